@@ -1,0 +1,1 @@
+"""Clouds: one file each. Nothing here imports the broker or the federation, and no driver imports another."""
