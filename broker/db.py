@@ -1,0 +1,108 @@
+"""The table: one engine a process, short transactions, and what happens after a commit.
+
+No network call happens between `transaction()` and its end: read, close, act, write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event, orm
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class UTC(sa.types.TypeDecorator[dt.datetime]):
+    """An aware instant. SQLite keeps none, so it is stored naive in UTC and comes back aware."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: dt.datetime | None, dialect: sa.Dialect) -> dt.datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("A time without a zone cannot be stored.")
+        value = value.astimezone(dt.UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: dt.datetime | None, dialect: sa.Dialect) -> dt.datetime | None:  # noqa: ARG002
+        return value.replace(tzinfo=dt.UTC) if value is not None and value.tzinfo is None else value
+
+
+class Table(orm.DeclarativeBase):
+    """What every row class derives from."""
+
+    metadata = sa.MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {dt.datetime: UTC, dict[str, Any]: sa.JSON}
+
+
+class Database:
+    """One database. Threads share it; a transaction belongs to the thread that opened it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.engine = _sqlite(url) if url.startswith("sqlite") else sa.create_engine(url, pool_pre_ping=True)
+        self._sessions = orm.sessionmaker(self.engine, expire_on_commit=False)
+
+    def __repr__(self) -> str:
+        return f"Database({self.engine.url.render_as_string(hide_password=True)})"
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[orm.Session]:
+        """A session that commits at the end, or rolls back on an error. `after_commit` calls run once it is durable."""
+        with self._sessions() as session:
+            with session.begin():
+                yield session
+            for call in session.info.pop("after_commit", ()):
+                call()
+
+    def migrate(self) -> None:
+        """Bring the tables to this version. May be repeated; two processes at once are serialised."""
+        from alembic import command, config  # imported here: a command that only talks to a broker needs none of it
+
+        settings = config.Config()
+        settings.set_main_option("script_location", str(MIGRATIONS))
+        with self.engine.connect() as connection:
+            settings.attributes["connection"] = connection
+            command.upgrade(settings, "head")
+
+    def dispose(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+
+def after_commit(session: orm.Session, call: Callable[[], object]) -> None:
+    """Run this once the transaction is durable; never if it rolls back."""
+    session.info.setdefault("after_commit", []).append(call)
+
+
+def _sqlite(url: str) -> sa.Engine:
+    engine = sa.create_engine(url, connect_args={"timeout": 30, "isolation_level": None, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: object) -> None:
+        cursor = connection.cursor()
+        # FULL: what is written before anything is bought must survive a power cut, not only a kill.
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        # IMMEDIATE: a reader that turns writer in mid-transaction would otherwise fail at once instead of waiting.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine

@@ -1,0 +1,124 @@
+"""What can go wrong, drawn once. The docstring speaks to the person, `reason` to the metric, `status_code` to HTTP.
+
+Raise them anywhere; they are caught in two places: `app.py` (answers) and `launches.advance` (fails the launch).
+
+BrokerError
+├── BadRequest              what was typed cannot be used
+├── NotSignedIn             no key, no cookie
+├── NotAllowed              another origin asks, or the person may not
+│   └── ConsentNeeded       the person has not yet agreed to run this commit
+├── NotFound                no such launch, or not yours
+├── NameTaken               the name runs with other parameters
+├── LaunchFailed            a step cannot go on; ends this launch
+│   ├── NoBackend           nothing can take it
+│   ├── NoOfferLeft         every offer was tried
+│   ├── BootTimeout         the instance never reported
+│   ├── BuildTimeout        the build took too long
+│   ├── InstanceLost        the instance ended by itself
+│   └── AgentFailed         the agent says why
+├── EnrolmentRefused        wrong, spent or stolen token
+└── Unavailable             a part of the broker is not there right now
+"""
+
+from __future__ import annotations
+
+
+class BrokerError(Exception):
+    """Something went wrong in the broker. Try again; if it goes on, tell whoever runs it."""
+
+    status_code = 500
+    reason = "broker"
+
+    def __init__(self, message: str | None = None) -> None:
+        """With a message, that is what the person reads; without, the docstring's first paragraph."""
+        super().__init__(message or " ".join((type(self).__doc__ or "").split("\n\n")[0].split()))
+
+
+class BadRequest(BrokerError):
+    """That cannot be used. Check what was typed."""
+
+    status_code, reason = 400, "bad_request"
+
+
+class NotSignedIn(BrokerError):
+    """Open the link that `anybinder up` printed: it holds the key to this broker."""
+
+    status_code, reason = 401, "not_signed_in"
+
+
+class NotAllowed(BrokerError):
+    """That is not allowed from here. Open the page itself and try again."""
+
+    status_code, reason = 403, "not_allowed"
+
+
+class ConsentNeeded(NotAllowed):
+    """This commit runs as you on this computer. Read what that means and agree to it first."""
+
+    reason = "consent"
+
+
+class NotFound(BrokerError):
+    """There is no such launch, or it is not yours. Your sessions are listed under "My sessions"."""
+
+    status_code, reason = 404, "not_found"
+
+
+class NameTaken(BrokerError):
+    """A launch of this name is running with other parameters. Stop it, or choose another name."""
+
+    status_code, reason = 409, "name_taken"
+
+
+class LaunchFailed(BrokerError):
+    """The launch cannot go on."""
+
+    status_code, reason = 502, "failed"
+
+
+class NoBackend(LaunchFailed):
+    """Nothing here can run this. Choose another place to run."""
+
+    status_code, reason = 409, "no_backend"
+
+
+class NoOfferLeft(LaunchFailed):
+    """Everything that could run this was tried, and none of it could be had. Try again later, or somewhere else."""
+
+    reason = "no_offer"
+
+
+class BootTimeout(LaunchFailed):
+    """The machine was started but never reported. It has been ended; try again, or somewhere else."""
+
+    reason = "boot_timeout"
+
+
+class BuildTimeout(LaunchFailed):
+    """The build took longer than it may. Make the environment smaller, or ask for a longer limit."""
+
+    reason = "build_timeout"
+
+
+class InstanceLost(LaunchFailed):
+    """The machine ended by itself before the session was ready."""
+
+    reason = "instance_lost"
+
+
+class AgentFailed(LaunchFailed):
+    """The build or the server failed on the machine."""
+
+    reason = "build_failed"
+
+
+class EnrolmentRefused(BrokerError):
+    """This enrolment is refused: the token is wrong, spent, or its launch is over."""
+
+    status_code, reason = 403, "enrolment"
+
+
+class Unavailable(BrokerError):
+    """That part of the broker is not there right now. Try again in a moment."""
+
+    status_code, reason = 503, "unavailable"

@@ -1,0 +1,96 @@
+"""Progress of a launch, line by line: only ever added, read again from any number on."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from broker import db
+from broker.models import Event, Launch, Phase, State
+from broker.service import Service
+
+KEEPALIVE_SECONDS = 25  # below the 30 s idle limit of common proxies; BinderHub's own value
+PAGE = 1000  # events read at once
+
+
+def append(
+    service: Service, session: orm.Session, launch: Launch, message: str, *, phase: Phase | None = None, **more: Any
+) -> None:
+    """Add one line within this transaction; those who follow are woken once it is durable.
+
+    The launch must be locked by this transaction (`launches.locked`): its row numbers the lines.
+    """
+    launch.events += 1
+    if phase is not None:
+        launch.phase = phase
+    session.add(
+        Event(
+            launch_id=launch.id,
+            number=launch.events,
+            at=service.now(),
+            phase=phase,
+            state=launch.state,
+            message=message,
+            more=more,
+        )
+    )
+    _wake_after_commit(service, session, launch.id)
+
+
+def _wake_after_commit(service: Service, session: orm.Session, launch_id: str) -> None:
+    woken: set[str] = session.info.setdefault("woken", set())
+    if launch_id not in woken:
+        woken.add(launch_id)
+        db.after_commit(session, lambda: service.fanout.publish(launch_id))
+
+
+def read(service: Service, launch_id: str, after: int = 0, limit: int = PAGE) -> list[dict[str, Any]]:
+    """The lines numbered above `after`, oldest first, as they are shown."""
+    query = (
+        sa.select(Event).where(Event.launch_id == launch_id, Event.number > after).order_by(Event.number).limit(limit)
+    )
+    with service.db.transaction() as session:
+        return [shown(event) for event in session.scalars(query)]
+
+
+def shown(event: Event) -> dict[str, Any]:
+    """One line as JSON; it holds no secret (url and token are added for the owner, when served)."""
+    return {
+        "id": event.number,
+        "at": event.at.astimezone(dt.UTC).isoformat(timespec="milliseconds"),
+        "phase": event.phase.value if event.phase else None,
+        "state": event.state.value,
+        "message": event.message,
+        **event.more,
+    }
+
+
+async def follow(
+    service: Service, launch_id: str, after: int = 0, *, to_the_end: bool = False
+) -> AsyncIterator[dict[str, Any] | None]:
+    """Every line from `after` on, as it is written. Ends with `failed` or `ready`, or with `stopped` if `to_the_end`.
+
+    None is yielded every KEEPALIVE_SECONDS in which nothing was written. Leaving early ends nothing.
+    """
+    with service.fanout.listen(launch_id) as wake:
+        while True:
+            lines = await asyncio.to_thread(read, service, launch_id, after)
+            for line in lines:
+                after = line["id"]
+                yield line
+                if _is_last(line, to_the_end=to_the_end):
+                    return
+            # A lost wake-up costs one keep-alive interval, no line.
+            if not lines and not await wake.wait(KEEPALIVE_SECONDS):
+                yield None
+
+
+def _is_last(line: dict[str, Any], *, to_the_end: bool) -> bool:
+    if to_the_end:
+        return bool(line["state"] == State.STOPPED)
+    return line["phase"] in (Phase.READY, Phase.FAILED) or line["state"] == State.STOPPED

@@ -1,0 +1,162 @@
+"""Every row there is. A launch is written before anything is bought, and never deleted."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from broker.db import Table
+
+
+class State(enum.StrEnum):
+    """Where a launch stands. docs/architecture.md draws every edge."""
+
+    WAITING = "waiting"
+    PLACED = "placed"
+    AUTHORIZED = "authorized"
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+class Phase(enum.StrEnum):
+    """BinderHub's words for what a person sees."""
+
+    WAITING = "waiting"
+    FETCHING = "fetching"
+    BUILDING = "building"
+    PUSHING = "pushing"
+    BUILT = "built"
+    LAUNCHING = "launching"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class Launch(Table):
+    """One wish to run one repository once."""
+
+    __tablename__ = "launches"
+
+    id: Mapped[str] = mapped_column(sa.String(12), primary_key=True)
+    person: Mapped[str] = mapped_column(sa.String(255), index=True)
+    name: Mapped[str] = mapped_column(sa.String(64))
+    fingerprint: Mapped[str] = mapped_column(sa.String(64))
+    """Digest of everything that was asked for: the same name with the same fingerprint reconnects."""
+    spec: Mapped[str] = mapped_column(sa.Text)
+    repo_url: Mapped[str] = mapped_column(sa.Text)
+    web_url: Mapped[str] = mapped_column(sa.Text)
+    title: Mapped[str] = mapped_column(sa.Text)
+    ref: Mapped[str] = mapped_column(sa.Text)
+    commit: Mapped[str] = mapped_column(sa.String(64))
+    path: Mapped[str] = mapped_column(sa.Text, default="")
+    backend: Mapped[str] = mapped_column(sa.String(64))
+    hours: Mapped[float]
+    idle_minutes: Mapped[float]
+
+    state: Mapped[State] = mapped_column(sa.Enum(State, native_enum=False, length=16), index=True)
+    phase: Mapped[Phase] = mapped_column(sa.Enum(Phase, native_enum=False, length=16), default=Phase.WAITING)
+    stop_wanted: Mapped[bool] = mapped_column(default=False)
+    reason: Mapped[str] = mapped_column(sa.String(64), default="")
+    """Why it ended or is ending: one word for the metric. Empty while nothing is wrong."""
+    message: Mapped[str] = mapped_column(sa.Text, default="")
+    tried: Mapped[list[str]] = mapped_column(sa.JSON, default=list)
+    """Offers that could not be had."""
+
+    created_at: Mapped[dt.datetime]
+    entered_at: Mapped[dt.datetime]
+    """When the present state began."""
+    ready_at: Mapped[dt.datetime | None]
+    stopped_at: Mapped[dt.datetime | None]
+    deadline_at: Mapped[dt.datetime]
+    last_activity_at: Mapped[dt.datetime | None]
+
+    due_at: Mapped[dt.datetime | None] = mapped_column(index=True)
+    """When to take the next step; None once stopped."""
+    lease: Mapped[str | None] = mapped_column(sa.String(16))
+    lease_until: Mapped[dt.datetime | None]
+    events: Mapped[int] = mapped_column(default=0)
+    """Number of the newest event."""
+
+    __table_args__ = (
+        # One running launch a name: two requests at once cannot both win.
+        sa.Index(
+            "uq_launches_running_name",
+            "person",
+            "name",
+            unique=True,
+            sqlite_where=sa.text("state != 'STOPPED'"),
+            postgresql_where=sa.text("state != 'STOPPED'"),
+        ),
+    )
+
+
+class Order(Table):
+    """One purchase. Its id is the idempotency key at the cloud."""
+
+    __tablename__ = "orders"
+
+    id: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
+    launch_id: Mapped[str] = mapped_column(sa.ForeignKey("launches.id"), index=True)
+    backend: Mapped[str] = mapped_column(sa.String(64))
+    offer: Mapped[dict[str, Any]]
+    until: Mapped[dt.datetime]
+    promised: Mapped[Decimal] = mapped_column(sa.Numeric(12, 6), default=Decimal(0))
+    settled: Mapped[Decimal | None] = mapped_column(sa.Numeric(12, 6))
+    created_at: Mapped[dt.datetime]
+    asked_at: Mapped[dt.datetime | None]
+    """When the cloud was last asked for it; until the cloud's lists have caught up, an empty list proves nothing."""
+    instance: Mapped[str | None] = mapped_column(sa.Text)
+    closing_at: Mapped[dt.datetime | None]
+    closed_at: Mapped[dt.datetime | None]
+    """Set only after the cloud itself said that nothing is left."""
+
+    enrolled_at: Mapped[dt.datetime | None]
+    agent_hash: Mapped[bytes | None]
+    agent_seen_at: Mapped[dt.datetime | None]
+    agent_events: Mapped[int] = mapped_column(default=0)
+    """Number of the newest event taken from the agent: what it repeats is dropped."""
+    server: Mapped[str] = mapped_column(sa.String(16), default="none")
+    kind: Mapped[str | None] = mapped_column(sa.String(16))
+    tunnelled_at: Mapped[dt.datetime | None]
+
+    __table_args__ = (
+        # One open order a launch.
+        sa.Index(
+            "uq_orders_open",
+            "launch_id",
+            unique=True,
+            sqlite_where=sa.text("closed_at IS NULL"),
+            postgresql_where=sa.text("closed_at IS NULL"),
+        ),
+    )
+
+
+class Event(Table):
+    """One progress line of a launch. Only ever added."""
+
+    __tablename__ = "events"
+
+    launch_id: Mapped[str] = mapped_column(sa.ForeignKey("launches.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[dt.datetime]
+    phase: Mapped[Phase | None] = mapped_column(sa.Enum(Phase, native_enum=False, length=16))
+    state: Mapped[State] = mapped_column(sa.Enum(State, native_enum=False, length=16))
+    message: Mapped[str] = mapped_column(sa.Text)
+    more: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+
+class Consent(Table):
+    """A person has agreed to run this commit of this repository as themselves."""
+
+    __tablename__ = "consents"
+
+    person: Mapped[str] = mapped_column(sa.String(255), primary_key=True)
+    repo_url: Mapped[str] = mapped_column(sa.String(1024), primary_key=True)
+    commit: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    at: Mapped[dt.datetime]

@@ -1,0 +1,53 @@
+"""What every part of the broker works with, gathered once a process and handed in: nothing here is global."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from broker import crypto, fanout, settings
+from broker import db as database
+from broker import queue as queues
+
+
+def utcnow() -> dt.datetime:
+    """The clock of real life."""
+    return dt.datetime.now(dt.UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """One process's view of one broker. Threads share it."""
+
+    settings: settings.Settings
+    db: database.Database
+    keys: crypto.Keyring = field(repr=False)
+    queue: queues.Queue
+    fanout: fanout.Fanout
+    now: Callable[[], dt.datetime] = utcnow
+    agent_url: str = ""
+    """The base URL that agents dial; on this computer the front's own address."""
+
+    def close(self) -> None:
+        """Stop the queue, then what it works with."""
+        self.queue.stop()
+        self.fanout.close()
+        self.db.dispose()
+
+
+def build(chosen: settings.Settings, *, port: int | None = None, migrate: bool = True) -> Service:
+    """The service of this process: its state folder made, its tables brought up to date, its queue not yet started."""
+    settings.private_folder(chosen.home)
+    table = database.Database(chosen.table_url())
+    if migrate:
+        table.migrate()
+    redis_url = chosen.redis_url.get_secret_value()
+    return Service(
+        settings=chosen,
+        db=table,
+        keys=crypto.Keyring(chosen.home),
+        queue=queues.CeleryQueue() if redis_url else queues.EmbeddedQueue(chosen.workers),
+        fanout=fanout.RedisFanout(redis_url) if redis_url else fanout.EmbeddedFanout(),
+        agent_url=chosen.public_url or f"http://127.0.0.1:{port or chosen.port}",
+    )
