@@ -1,0 +1,187 @@
+"""The suites: what each runs, what it needs on this computer, and how long it may take. `tests/run` calls this.
+
+All are run to their end, whichever fails, and the last lines say how each went. A suite without tests has failed.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests import servers
+
+CLONE = Path(__file__).resolve().parent.parent
+PYTEST = (sys.executable, "-m", "pytest", "--durations=5")
+CLOSING = re.compile(r"^=+ (.*\b(?:passed|failed|error|errors|skipped|deselected|no tests ran)\b.*) =+$")
+COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed)")
+
+Command = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """One word on the command line."""
+
+    name: str
+    about: str
+    minutes: int
+    """It is ended after this long: something hangs."""
+    commands: Callable[[Sequence[str]], list[Command]]
+    """What it runs, given the options that follow the names."""
+    needs: tuple[servers.Need, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    name: str
+    seconds: float
+    failed: tuple[str, ...] = ()
+    closing: str = ""
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        return not self.failed and not (servers.CI and self.left_out)
+
+
+def unit(options: Sequence[str]) -> list[Command]:
+    """The linters run only with the whole suite: whoever gives options is after some tests."""
+    python = (sys.executable, "-m")
+    linters = [(*python, "ruff", "check"), (*python, "ruff", "format", "--check"), (*python, "mypy"), ("lint-imports",)]
+    return [*([] if options else linters), (*PYTEST, *unit_tests(), *options)]
+
+
+def unit_tests() -> list[str]:
+    """Everything under tests/ that no other suite claims."""
+    claimed = {suite.name for suite in SUITES}
+    folders = {path.relative_to(CLONE / "tests").parts[0] for path in (CLONE / "tests").rglob("test_*.py")}
+    return [f"tests/{name}" for name in sorted(folders - claimed)]
+
+
+def tests_in(folder: str) -> Callable[[Sequence[str]], list[Command]]:
+    return lambda options: [(*PYTEST, f"tests/{folder}", *options)]
+
+
+def bench(options: Sequence[str]) -> list[Command]:
+    return [(sys.executable, "-m", "tests.bench", *(options or ["--quick"] * servers.CI))]
+
+
+SUITES = (
+    Suite(name="unit", about="linters, types, arrows, and every part by itself", minutes=10, commands=unit,
+          needs=(servers.GIT, servers.POSTGRES, servers.REDIS)),
+    Suite(name="journeys", about="whole flows, embedded and on PostgreSQL, Redis and Celery", minutes=15,
+          commands=tests_in("journeys"), needs=(servers.GIT, servers.POSTGRES, servers.REDIS)),
+    Suite(name="browser", about="a person in a real Chromium", minutes=12, commands=tests_in("browser"),
+          needs=(servers.GIT, servers.CHROMIUM)),
+    Suite(name="crashes", about="SIGKILL of everything, everywhere (--schedules N --seed S)", minutes=60,
+          commands=tests_in("crashes"), needs=(servers.GIT, servers.POSTGRES)),
+    Suite(name="bench", about="beside configurable-http-proxy and beside no proxy", minutes=15, commands=bench,
+          needs=(servers.NPM,)),
+)  # fmt: skip
+
+
+def main(arguments: list[str]) -> int:
+    if any(word in ("-h", "--help") for word in arguments):
+        print(usage())
+        return 0
+    names, options = split(arguments)
+    unknown = [name for name in names if name not in {suite.name for suite in SUITES}]
+    if unknown:
+        print(f"There is no suite {', '.join(unknown)}.\n\n{usage()}", file=sys.stderr)
+        return 2
+    chosen = [suite for suite in SUITES if not names or suite.name in names]
+    results = [run(suite, options) for suite in chosen]
+    print(summary(results), flush=True)
+    return 0 if all(result.good for result in results) else 1
+
+
+def usage() -> str:
+    lines = [f"  {suite.name:9} {suite.about}" for suite in SUITES]
+    return "\n".join(["usage: tests/run [SUITE …] [options for pytest]", "", *lines])
+
+
+def split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Names first; all from the first option on is for pytest."""
+    first = next((at for at, word in enumerate(arguments) if word.startswith("-")), len(arguments))
+    return arguments[:first], arguments[first:]
+
+
+def run(suite: Suite, options: Sequence[str]) -> Result:
+    heading(suite.name)
+    missing = tuple(need.title for need in suite.needs if not need.fetch())
+    started = time.monotonic()
+    failed, closing = [], ""
+    for command in suite.commands(options):
+        code, line = watch(command, deadline=started + suite.minutes * 60)
+        closing = line or closing
+        if code:
+            failed.append(f"{shown(command)} ended with {code}{' (no tests found)' if code == 5 else ''}")
+            print(failed[-1], flush=True)
+    return Result(
+        name=suite.name,
+        seconds=time.monotonic() - started,
+        failed=tuple(failed),
+        closing=closing,
+        left_out=missing,
+    )
+
+
+def watch(command: Command, *, deadline: float) -> tuple[int, str]:
+    """Run it, pass its words on, and return its exit code and pytest's closing line."""
+    print(f"$ {shown(command)}", flush=True)
+    left = max(1, deadline - time.monotonic())
+    guarded = ("timeout", "--kill-after=20", f"{left:.0f}", *command) if servers.program("timeout") else command
+    closing = ""
+    with subprocess.Popen(
+        guarded, cwd=CLONE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in lines_of(process):
+            print(line, end="", flush=True)
+            if match := CLOSING.match(line.rstrip()):
+                closing = match.group(1)
+    return process.returncode, closing
+
+
+def lines_of(process: subprocess.Popen[str]) -> Iterator[str]:
+    assert process.stdout
+    yield from process.stdout
+
+
+def shown(command: Command) -> str:
+    words = command[1:] if command[0] == sys.executable else command
+    return " ".join(word for word in words if word != "-m")
+
+
+def heading(title: str) -> None:
+    print(f"\n{'─' * 4} {title} {'─' * (100 - len(title))}", flush=True)
+
+
+def summary(results: Sequence[Result]) -> str:
+    """A line a suite, what went wrong, and a last line that a machine can read."""
+    lines = [f"{'ok    ' if result.good else 'FAILED'} {result.name:9} {result.seconds:7.1f} s  {result.closing}"
+             for result in results]  # fmt: skip
+    for result in results:
+        lines += [f"       {result.name}: {why}" for why in result.failed]
+        lines += [f"       {result.name}: left out what needs {title}, which is not here" for title in result.left_out]
+    total = sum(result.seconds for result in results)
+    return "\n".join(["", "─" * 106, *lines, f"{total:.0f} s in all", "", tally(results)])
+
+
+def tally(results: Sequence[Result]) -> str:
+    """`N passed, N failed`; a linter that failed counts as one."""
+    counts: Counter[str] = Counter()
+    for result in results:
+        for number, word in COUNT.findall(result.closing):
+            counts[{"error": "failed", "errors": "failed", "xfailed": "passed"}.get(word, word)] += int(number)
+    failed = max(counts["failed"], sum(len(result.failed) for result in results))
+    return f"{counts['passed']} passed, {failed} failed, {counts['skipped']} skipped"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
