@@ -1,0 +1,187 @@
+"""What the contract's tests stand on: override the first ones, and `faults` where the double can arrange them."""
+
+# ruff: noqa: S101
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from providers.base import Boot, Connection, Credential, Instance, InstanceState, Offer, Order, Provider, Resources, Tag
+
+GONE = InstanceState.GONE
+TOKEN = "a-one-time-token-nobody-may-see"  # noqa: S105 - stands in for a secret, to look for where it must not be
+
+MakeOrder = Callable[..., Order]
+Wait = Callable[[Callable[[], object], str], None]
+
+
+class Faults:
+    """What a double can arrange. A name it does not know is skipped by the suite; override `arrange` and `knows`.
+
+    lost_response    `call` takes effect, its answer is lost           duplicate      `call` arrives twice, at once
+    no_capacity quota permission bad_credential unavailable            `call` is refused with this
+    half_created     disk and address are made, then `provision` fails silence        `call` is never answered
+    slow_boot        booting takes a minute of the cloud's time        slow_end       ending takes a minute of it
+    hidden           an instance shows in lists only after `lists_within`
+    """
+
+    def knows(self, fault: str, call: str) -> bool:  # noqa: ARG002
+        return False
+
+    def arrange(self, fault: str, call: str, *, times: int = 1) -> None:
+        """The next `times` calls of this verb meet this fault."""
+
+    def die(self, instance: Instance) -> None:  # noqa: ARG002
+        """The machine ends by itself, now."""
+        pytest.skip("no machine can be made to die here")
+
+    def clear(self) -> None:
+        """Everything works again."""
+
+
+class Fixtures:
+    """The first ones are there to be overridden."""
+
+    @pytest.fixture
+    def provider(self) -> Provider:
+        """The provider under test, configured."""
+        raise NotImplementedError("override the fixture `provider`")
+
+    @pytest.fixture
+    def another(self, provider: Provider) -> Callable[[], Provider]:
+        """A second one with the same configuration: another worker, that remembers nothing."""
+        return lambda: type(provider)(provider.configuration)
+
+    @pytest.fixture
+    def connection(self, provider: Provider) -> Connection:
+        return Connection(kind=provider.kinds[0])
+
+    @pytest.fixture
+    def bad_connection(self) -> Connection:
+        """One that the cloud must refuse."""
+        return Connection(kind="no-such-kind")
+
+    @pytest.fixture
+    def identity_token(self) -> str | None:
+        return None
+
+    @pytest.fixture
+    def boot(self) -> Boot:
+        """What the instances are told. For drivers that start the agent themselves: one that stays."""
+        return Boot(user_data=f"#cloud-config\n# {TOKEN}\n", config={"token": TOKEN}, agent="/nonexistent/agent.py")
+
+    @pytest.fixture
+    def faults(self) -> Faults:
+        return Faults()
+
+    @pytest.fixture
+    def advance(self) -> Callable[[float], None]:
+        """Moves the double's clock; a real cloud's moves by itself."""
+        return lambda seconds: None  # noqa: ARG005
+
+    @pytest.fixture
+    def patience(self) -> float:
+        """Seconds to wait for what the cloud does in its own time."""
+        return 20
+
+    @pytest.fixture
+    def billed(self) -> Callable[[str], list[str]] | None:
+        """What is being billed for an order right now, by the cloud's own account; None where it cannot say."""
+        return None
+
+    @pytest.fixture
+    def untagged(self) -> Callable[[], list[str]] | None:
+        """What the account holds without a tag; None where the cloud cannot say."""
+        return None
+
+    # What the tests are written in.
+
+    @pytest.fixture
+    def credential(self, provider: Provider, connection: Connection, identity_token: str | None) -> Credential:
+        return provider.sign_in(connection, identity_token)
+
+    @pytest.fixture
+    def offer(self, provider: Provider, credential: Credential) -> Offer:
+        return provider.offers(credential, Resources())[0]
+
+    @pytest.fixture
+    def broker(self) -> str:
+        return f"contract-{secrets.token_hex(4)}"
+
+    @pytest.fixture
+    def make_order(
+        self, provider: Provider, credential: Credential, offer: Offer, boot: Boot, broker: str, faults: Faults
+    ) -> Iterator[MakeOrder]:
+        """Makes orders, and ends whatever was bought with them when the test is over."""
+        made: list[Order] = []
+
+        def make(order_id: str | None = None, *, of: str = broker, offer: Offer = offer) -> Order:
+            order_id = order_id or new_id()
+            until = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+            tag = Tag(broker=of, launch=f"l{len(made)}", order=order_id, until=until)
+            made.append(Order(id=order_id, offer=offer, tag=tag, boot=boot))
+            return made[-1]
+
+        yield make
+        faults.clear()
+        for order in made:
+            provider.terminate(credential, None, order.id)
+
+    @pytest.fixture
+    def wait(self, advance: Callable[[float], None], patience: float) -> Wait:
+        """Waits for a condition, helping the cloud's clock along."""
+
+        def wait(condition: Callable[[], object], what: str) -> None:
+            deadline = time.monotonic() + patience
+            while not condition():
+                assert time.monotonic() < deadline, f"not within {patience} s: {what}"
+                advance(5)
+                threading.Event().wait(0.02)
+
+        return wait
+
+    @pytest.fixture
+    def buy(
+        self, provider: Provider, credential: Credential, make_order: MakeOrder, wait: Wait
+    ) -> Callable[[], Instance]:
+        """An instance that runs."""
+
+        def buy() -> Instance:
+            bought = provider.provision(credential, make_order())
+            wait(lambda: provider.describe(credential, bought.id).state is InstanceState.RUNNING, "it runs")
+            return bought
+
+        return buy
+
+    @pytest.fixture
+    def end(self, provider: Provider, credential: Credential, wait: Wait) -> Callable[..., None]:
+        """Ends it, and waits until the cloud itself says that it is gone."""
+
+        def end(instance_id: str, order_id: str) -> None:
+            provider.terminate(credential, instance_id, order_id)
+            wait(lambda: provider.describe(credential, instance_id).state is GONE, "it is gone")
+
+        return end
+
+    @pytest.fixture
+    def with_fault(self, faults: Faults) -> Callable[..., None]:
+        def with_fault(fault: str, call: str, *, times: int = 1) -> None:
+            if not faults.knows(fault, call):
+                pytest.skip(f"{fault} in {call} cannot be arranged here")
+            faults.arrange(fault, call, times=times)
+
+        return with_fault
+
+    @pytest.fixture
+    def orders_listed(self, provider: Provider, credential: Credential, broker: str) -> Callable[[], list[str]]:
+        return lambda: sorted(i.tag.order for i in provider.instances(credential, broker) if i.tag)
+
+
+def new_id() -> str:
+    """An order's id as the broker makes them: 16 of a-z and 2-7."""
+    return "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(16))

@@ -1,0 +1,194 @@
+"""This computer: sessions run as plain processes, as the person who runs the broker.
+
+That is running a stranger's code as yourself: it can read your files and use your network. The driver keeps other
+users out (folders 0700, unix sockets, no secret in a command line) and gives everything back at the end; whom to
+offer it to is the broker's to enforce (`on_this_computer`).
+
+The instance is the agent process, which owns what it starts. All that is known about it is in files, so that any
+worker, after any crash, finds what another has begun:
+
+    <home>/<order>/tag.json      in place before anything starts: the folder appears with it, in one rename
+    <home>/<order>/pid           made once, by the agent, as its first act: two starts make one agent
+    <home>/<order>/agent.lock    held by the agent for life: how we know that it lives, as a number alone may be reused
+    <home>/<order>/terminating   when the end was first asked for
+    <home>/.ended/<order>        what was ended is never started again by a call that comes late
+    <home>/.locks/<order>        one worker at a time
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from providers import processes
+from providers.base import Connection, Credential, Instance, InstanceState, Offer, Order, Provider, Resources, Setting
+from providers.errors import BadCredential, InvalidOrder, NoCapacity
+from providers.local.place import Place
+
+OFFER = "this-computer"
+SOCKET_BYTES = 107  # longest path of a unix socket on Linux (103 on macOS)
+ORDER_ID = re.compile(r"[a-z0-9]{1,32}")
+
+
+class LocalProvider(Provider):
+    """Runs sessions as plain processes here. Safe to use from many threads and processes at once."""
+
+    title = "This computer"
+    kinds = ("none",)
+    on_this_computer = True
+    settings = (
+        Setting(name="home", help="Folder that instances live in. Made with mode 0700.", required=True),
+        Setting(name="runtime", help="Short folder for unix sockets. Empty: inside the home folder."),
+        Setting(name="cache", help="Folder of built environments. Empty: inside the home folder."),
+        Setting(name="memory_mb", help="Limit for each session, where control groups allow one. Empty: none."),
+        Setting(name="memory_floor_mb", help="No session is started with less memory than this free.", default="256"),
+        Setting(name="local_tcp_servers", help="Let a repository serve on a TCP port.", default="false"),
+        Setting(name="python_downloads", help="Let uv download a Python that this computer lacks.", default="false"),
+    )
+
+    def __init__(self, configuration: Mapping[str, str]) -> None:
+        super().__init__(configuration)
+        if not self.configuration.get("home"):
+            raise InvalidOrder("The backend needs a home folder that instances can live in.")
+        self._home = Path(self.configuration["home"]).absolute()
+        self._runtime = Path(self.configuration.get("runtime") or self._home / ".run").absolute()
+        self._cache = Path(self.configuration.get("cache") or self._home / ".cache").absolute()
+        self._memory_mb = self._number("memory_mb")
+        self._floor_mb = self._number("memory_floor_mb") or 0
+        if len(os.fsencode(self._runtime / ("o" * 32) / "s.sock")) > SOCKET_BYTES:
+            raise InvalidOrder(f"{self._runtime} is too long a path for unix sockets. Choose a shorter runtime folder.")
+
+    def _number(self, name: str) -> int | None:
+        default = next(setting.default for setting in self.settings if setting.name == name)
+        text = self.configuration.get(name) or default
+        if text is None:
+            return None
+        if not text.isdigit():
+            raise InvalidOrder(f"{name} must be a whole number, not {text!r}.")
+        return int(text)
+
+    def _is_on(self, name: str) -> bool:
+        return self.configuration.get(name, "false").lower() in ("true", "yes", "1", "on")
+
+    def sign_in(self, connection: Connection, identity_token: str | None) -> Credential:  # noqa: ARG002
+        """Nothing to trade: whoever runs this process may use this computer."""
+        if connection.kind not in self.kinds:
+            raise BadCredential(f"This computer takes no connection of the kind {connection.kind!r}.")
+        return Credential(who=f"uid {os.getuid()} on this computer")
+
+    def offers(self, credential: Credential, resources: Resources) -> list[Offer]:  # noqa: ARG002
+        """This computer, where it is large enough."""
+        cpu = float(psutil.cpu_count() or 1)
+        memory_mb = self._memory_mb or psutil.virtual_memory().total // 2**20
+        too_large = (resources.cpu or 0) > cpu or (resources.memory_mb or 0) > memory_mb
+        if too_large or resources.gpu or (resources.disk_gb or 0) > self._free_disk_gb():
+            return []
+        has = Resources(cpu=cpu, memory_mb=memory_mb)
+        return [Offer(id=OFFER, title=self.title, resources=has, price_per_hour=Decimal(0), usual_seconds=1)]
+
+    def _free_disk_gb(self) -> int:
+        folder = next(place for place in (self._home, *self._home.parents) if place.is_dir())
+        return shutil.disk_usage(folder).free // 2**30
+
+    def provision(self, credential: Credential, order: Order) -> Instance:  # noqa: ARG002
+        """Start the agent. Returns before it has run its first line."""
+        place = self._place(order.id)
+        if order.offer.id != OFFER:
+            raise InvalidOrder(f"This computer has no offer {order.offer.id!r}.")
+        with place.locked():
+            if place.has_ended() or place.was_started():
+                return place.instance(order.tag)
+            if not place.folder.exists():
+                self._refuse_when_full()
+                place.make(order.tag)
+            place.start(order, self._boot(order, place))
+            return place.instance()
+
+    def _refuse_when_full(self) -> None:
+        free_mb = psutil.virtual_memory().available // 2**20
+        if free_mb < self._floor_mb:
+            raise NoCapacity(f"This computer has {free_mb} MB of memory free; a session needs {self._floor_mb} MB.")
+
+    def _boot(self, order: Order, place: Place) -> dict[str, Any]:
+        self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        cgroups = place.make_cgroups(self._memory_mb)
+        return {
+            **order.boot.config,
+            "home": str(place.folder),
+            "runtime": str(place.runtime),
+            "cache": str(self._cache),
+            "builder": list(order.boot.builder),
+            "tcp_servers": self._is_on("local_tcp_servers"),
+            "python_downloads": self._is_on("python_downloads"),
+            "cgroup": cgroups,
+            "rlimits": self._rlimits(bool(cgroups)),
+        }
+
+    def _rlimits(self, grouped: bool) -> dict[str, int]:
+        """For each process. A core dump would lay secrets into the folder; memory is better limited by groups."""
+        limits = {"RLIMIT_CORE": 0}
+        if self._memory_mb and not grouped:
+            limits["RLIMIT_DATA"] = self._memory_mb * 2**20
+        return limits
+
+    def describe(self, credential: Credential, instance_id: str) -> Instance:  # noqa: ARG002
+        """How it is now; an instance that is being ended is helped on its way."""
+        if not ORDER_ID.fullmatch(instance_id):
+            return Instance(id=instance_id, tag=None, state=InstanceState.GONE)
+        place = self._place(instance_id)
+        place.help_ending()
+        return place.instance()
+
+    def terminate(self, credential: Credential, instance_id: str | None, order_id: str) -> None:  # noqa: ARG002
+        """Ask the agent to end; `describe` and `instances` kill what is left after a grace."""
+        if not ORDER_ID.fullmatch(order_id):
+            return
+        place = self._place(order_id)
+        with place.locked():
+            place.ask_to_end()
+            place.end()
+
+    def instances(self, credential: Credential, broker: str) -> list[Instance]:  # noqa: ARG002
+        """Every folder, and every marked process whose folder is gone."""
+        found = []
+        for order_id in sorted(_names(self._home) | self._orders_running()):
+            place = self._place(order_id)
+            place.help_ending()
+            found.append(place.instance())
+        self._forget_the_old()
+        return [i for i in found if i.state is not InstanceState.GONE and i.tag and i.tag.broker == broker]
+
+    def _orders_running(self) -> set[str]:
+        return {mark for _, mark in processes.everyone_marked() if ORDER_ID.fullmatch(mark)}
+
+    def _forget_the_old(self) -> None:
+        for order_id in _names(self._home / ".ended"):
+            self._place(order_id).forget_when_old()
+        for order_id in _names(self._home / ".new"):
+            self._place(order_id).forget_unfinished()
+
+    def logs(self, credential: Credential, instance_id: str) -> str:  # noqa: ARG002
+        """The last 64 KiB of what the agent has written."""
+        if not ORDER_ID.fullmatch(instance_id):
+            return ""
+        return self._place(instance_id).log()
+
+    def _place(self, order_id: str) -> Place:
+        if not ORDER_ID.fullmatch(order_id):
+            raise InvalidOrder("An order's id has 1 to 32 lower-case letters and digits.")
+        return Place(order_id=order_id, home=self._home, runtime=self._runtime / order_id)
+
+
+def _names(folder: Path) -> set[str]:
+    """What is in this folder and named like an order."""
+    try:
+        return {entry.name for entry in folder.iterdir() if ORDER_ID.fullmatch(entry.name)}
+    except FileNotFoundError:
+        return set()
