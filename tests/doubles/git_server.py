@@ -28,7 +28,15 @@ __all__ = ["GitServer", "add_commit", "add_tag", "git", "make_repo", "set_ref"]
 class GitServer:
     """Serves every repository under `root`, read-only, on a free port of 127.0.0.1 (or `host`)."""
 
-    def __init__(self, root: Path, *, smart: bool = True, protocol: int = 2, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        smart: bool = True,
+        protocol: int = 2,
+        host: str = "127.0.0.1",
+        handler: type[GitHandler] | None = None,
+    ) -> None:
         self.root, self.smart, self.protocol = Path(root), smart, protocol
         self.requests: list[tuple[str, str]] = []
         self.headers: list[dict[str, str]] = []
@@ -37,7 +45,7 @@ class GitServer:
         self.redirects: dict[str, str] = {}
         self.gate = threading.Event()
         self.gate.set()
-        self._http = ThreadingHTTPServer((host, 0), type("Handler", (GitHandler,), {"double": self}))
+        self._http = ThreadingHTTPServer((host, 0), type("Handler", (handler or GitHandler,), {"double": self}))
         self._http.daemon_threads = True
         self._http.handle_error = lambda *_: None  # git hangs up when it has seen enough
         self.port = int(self._http.server_address[1])

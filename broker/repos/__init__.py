@@ -1,0 +1,28 @@
+"""Repositories: what a person asks for, and the commit it is.
+
+    spec = repos.RepoSpec.parse("https://github.com/o/r/tree/main/notebooks")
+    resolved = repos.Resolver(settings).resolve(spec)
+
+A new host is one file with one RepoProvider, registered below. Hosts that know their own addresses come before `git`,
+which takes every address.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from broker.repos.base import RepoProvider, RepoSpec, Resolved, providers, register
+from broker.repos.errors import RepoError
+from broker.repos.git import Git
+from broker.repos.github import GitHub
+from broker.repos.resolver import Resolver
+
+__all__ = ["RepoError", "RepoProvider", "RepoSpec", "Resolved", "Resolver", "display", "providers", "register"]
+
+for _provider in (GitHub(), Git()):
+    register(_provider)
+
+
+def display() -> list[dict[str, Any]]:
+    """BinderHub's `/api/repoproviders`, the default first."""
+    return [provider.display() for provider in providers.values()]

@@ -1,0 +1,194 @@
+"""The words: what was asked for (RepoSpec), what it is (Resolved), what knows one kind of host (RepoProvider)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import parse_qs, quote, urlsplit
+
+from broker.repos import errors, urls
+
+if TYPE_CHECKING:
+    from broker.repos.asking import Asking
+
+providers: dict[str, RepoProvider] = {}
+"""By prefix, in the order in which people are offered them and pasted addresses are shown to them."""
+
+
+def register(provider: RepoProvider) -> None:
+    """From now on its prefix is understood."""
+    providers[provider.prefix] = provider
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepoSpec:
+    """What somebody wants to open. `str()` gives BinderHub's own string; parsing that gives an equal spec again."""
+
+    provider: str
+    repo: str
+    """Which repository, in the words of its provider: `owner/name`, or an address."""
+    ref: str = "HEAD"
+    path: str = ""
+    """File or folder to open."""
+    urlpath: str = ""
+    """What a launch link asks to open that is no file: `rstudio`, `git-pull?repo=…`. Relative, else unchecked."""
+    divided: bool = True
+    """False: `ref` and `path` come from a web address such as `/tree/a/b/c`, and only the repository knows where the
+    name of the branch ends. Resolving decides."""
+
+    @classmethod
+    def parse(cls, text: str, ref: str | None = None) -> RepoSpec:
+        """What this text means; `ref`, where given, wins over one in it. Raises RepoError and nothing else."""
+        spec = _parse(urls.clean(text))
+        return spec.at(ref) if ref else spec
+
+    def at(self, ref: str) -> RepoSpec:
+        """The same with this branch, tag or commit."""
+        ref, path = urls.ref(ref.strip()), self.path
+        together = f"{self.ref}/{self.path}"
+        if not self.divided and together.startswith(f"{ref}/"):
+            path = together.removeprefix(f"{ref}/")
+        return replace(self, ref=ref, path=path, divided=True)
+
+    @property
+    def spec(self) -> str:
+        """BinderHub's string without the prefix."""
+        return providers[self.provider].spec(self)
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.spec}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """What a spec is right now, fixed for good: the same commit gives the same files."""
+
+    spec: RepoSpec
+    commit: str
+    """40 hex digits."""
+    repo_url: str
+    """What `git clone` takes."""
+    web_url: str
+    """Where a person looks at it; the clone address where no web page is known."""
+    slug: str
+    """Short and readable, of letters, digits and `-`: for names of things made for this repository."""
+    ref: str
+    """The branch, tag or commit that was asked for."""
+    path: str
+    spec_string: str
+    """`gh/owner/name/<commit>`."""
+    via: str = ""
+    """Who said so: `GitHub API`, `git ls-remote`, …"""
+    note: str = ""
+    """A sentence for the person where something else than they wrote was taken; else empty."""
+
+
+class RepoProvider(ABC):
+    """One kind of host. Stateless; everything it needs to look something up is handed in as `asking`."""
+
+    prefix: ClassVar[str]
+    title: ClassVar[str]
+    repo_label: ClassVar[str]
+    repo_example: ClassVar[str]
+    url_encode: ClassVar[bool] = False
+    has_ref: ClassVar[bool] = True
+    validate_regex: ClassVar[str]
+    detect_regex: ClassVar[str] = ""
+    """JavaScript's spelling, with `(?<repo>…)`."""
+
+    @abstractmethod
+    def parse(self, spec: str) -> RepoSpec:
+        """What BinderHub's string without prefix means. Raises BadSpec or NotAllowed."""
+
+    @abstractmethod
+    def spec(self, spec: RepoSpec) -> str:
+        """BinderHub's string without prefix."""
+
+    @abstractmethod
+    def detect(self, url: urls.Url) -> RepoSpec | None:
+        """What a pasted web address means, if it is one of ours. Raises BadSpec where it is but cannot be right."""
+
+    @abstractmethod
+    def resolve(self, spec: RepoSpec, asking: Asking) -> Resolved:
+        """Ask the host. Raises RepoError; blocks no longer than `settings.git_seconds`, or little more."""
+
+    def display(self) -> dict[str, Any]:
+        """This provider's item of BinderHub's `/api/repoproviders`."""
+        shown: dict[str, Any] = {
+            "displayName": self.title,
+            "id": self.prefix,
+            "spec": {"validateRegex": self.validate_regex},
+            "repo": {"label": self.repo_label, "placeholder": self.repo_example, "urlEncode": self.url_encode},
+            "ref": {"enabled": True, "default": "HEAD"} if self.has_ref else {"enabled": False},
+        }
+        return shown | ({"detect": {"regex": self.detect_regex}} if self.detect_regex else {})
+
+
+def _parse(text: str) -> RepoSpec:
+    """The order matters: what has a scheme is an address; then BinderHub's strings; then owner/name."""
+    if urls.has_scheme(text) or urls.SCP.fullmatch(text) or urls.BARE_HOST.match(text):
+        return _from_url(text)
+    prefix, _, rest = text.partition("/")
+    if prefix in providers:
+        return _from_string(prefix, rest)
+    if text.count("/") == 1 and "gh" in providers:
+        return providers["gh"].parse(text)
+    known = ", ".join(f"{name}/" for name in providers)
+    raise errors.BadSpec(
+        f"“{text[:80]}” is not the address of a repository. Paste the address of its web page, write owner/name for "
+        f"GitHub, or begin with one of {known}."
+    )
+
+
+def _from_string(prefix: str, rest: str) -> RepoSpec:
+    """`git/git` is both a prefix with nothing behind it and a repository on GitHub: who can read it, has it."""
+    try:
+        return providers[prefix].parse(rest.rstrip("/"))
+    except errors.BadSpec:
+        if rest.strip("/") and "/" not in rest.strip("/") and "%" not in rest:
+            return providers["gh"].parse(f"{prefix}/{rest}")
+        raise
+
+
+def _from_url(text: str) -> RepoSpec:
+    if link := _launch_link(text):
+        return link
+    url = urls.split(text)
+    for provider in providers.values():
+        if found := provider.detect(url):
+            return found
+    raise errors.BadSpec
+
+
+def _launch_link(text: str) -> RepoSpec | None:
+    """`https://any.host/v2/gh/owner/name/ref?labpath=…`, as on badges. The spec stays encoded as it came."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return None
+    _, found, rest = parts.path.partition("/v2/")
+    prefix, _, spec = rest.partition("/")
+    if not found or prefix not in providers or parts.scheme not in ("http", "https"):
+        return None
+    return replace(_from_string(prefix, spec), **_opened(parse_qs(parts.query)))
+
+
+def _opened(query: Mapping[str, list[str]]) -> dict[str, str]:
+    """What the link opens, in BinderHub's own order: labpath, filepath, urlpath."""
+    for name in ("labpath", "filepath"):
+        if name in query:
+            return {"path": urls.path(query[name][0])}
+    wanted = query.get("urlpath", [""])[0].lstrip("/\\")
+    if not wanted or urls.has_scheme(wanted) or len(wanted) > urls.LONGEST or not wanted.isprintable():
+        return {}
+    for view in ("doc/tree/", "lab/tree/", "tree/", "notebooks/"):
+        if wanted.startswith(view) and "?" not in wanted:
+            return {"path": urls.path(wanted.removeprefix(view))}
+    return {"urlpath": wanted}
+
+
+def quoted(text: str) -> str:
+    """For BinderHub's strings: slashes stay, as people write them in branches."""
+    return quote(text, safe="/~+@,;=!$&'()*:")

@@ -1,0 +1,191 @@
+"""Asking web servers: bounded in time and size, repeated questions at no cost, and only where `safety` allows."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+
+from broker.repos import cache, connecting, errors, safety
+
+SECONDS = 10.0
+"""For connecting, and for each silence while reading: an API that says nothing for this long is down."""
+LONGEST_BODY = 2_000_000
+"""Bytes. The longest answers are lists of references, a few hundred kilobytes at most."""
+REDIRECTS = 4
+REMEMBERED = 1024
+MISSING_SECONDS = 300.0
+"""A repository that was not there a moment ago is not asked for again; BinderHub's own value."""
+
+Client = Callable[..., httpx.Client]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+    """Where it came from, after redirects."""
+
+
+class Http:
+    """GET, nothing else. Threads share it."""
+
+    def __init__(self, *, safety: safety.Safety, client: Client, clock: Callable[[], float]) -> None:
+        self._safety, self._client, self._clock = safety, client, clock
+        self._tagged: cache.Recent[Answer] = cache.Recent(REMEMBERED, math.inf, clock)
+        self._missing: cache.Recent[Answer] = cache.Recent(REMEMBERED, MISSING_SECONDS, clock)
+        self._held: dict[str, float] = {}
+        self._clients: dict[bool, httpx.Client] = {}
+        self._lock = threading.Lock()
+        self.remaining: int | None = None
+        """How many more questions the API last asked will answer in this hour."""
+
+    def ask_api(self, url: str, *, accept: str, token: str = "") -> Answer:
+        """Ask a host that the operator of this broker chose; the token goes to this origin and nowhere else.
+
+        An unchanged answer costs no quota, one of 404 is kept for five minutes. Raises RateLimited, HostUnavailable.
+        """
+        key = (url, accept, bool(token))
+        if missing := self._missing.get(key):
+            return missing
+        known = self._tagged.get(key)
+        answer = self._ask_politely(url, api_headers(accept, token, known))
+        if answer.status == 304 and known:
+            return known
+        if answer.status == 200 and "etag" in answer.headers:
+            self._tagged.put(key, answer)
+        if answer.status == 404:
+            self._missing.put(key, answer)
+        return answer
+
+    def ask(self, url: str, *, longest: int = LONGEST_BODY) -> Answer:
+        """Ask any host on somebody's behalf, following redirects. Raises NotAllowed where `safety` says no."""
+        for _ in range(REDIRECTS + 1):
+            answer = self._get(url, {}, trusted=not self._safety.served, longest=longest)
+            target = location(answer)
+            if target is None:
+                return answer
+            if urlsplit(target).scheme not in ("http", "https"):
+                raise errors.NotAllowed(
+                    "This address leads on to one that is not of the web. Use the address it leads to."
+                )
+            url = target
+        raise errors.HostUnavailable(
+            "This address leads on and on to others. Use the address of the repository itself."
+        )
+
+    def _ask_politely(self, url: str, headers: dict[str, str]) -> Answer:
+        origin = origin_of(url)
+        wait = self._held.get(origin, 0) - self._clock()
+        if wait > 0:
+            raise rate_limited(origin, wait)
+        answer = self._within_origin(url, headers)
+        self._note_quota(answer)
+        if (seconds := seconds_to_wait(answer, self._clock())) is not None:
+            self._held[origin] = self._clock() + seconds
+            raise rate_limited(origin, seconds)
+        if answer.status >= 500:
+            raise errors.HostUnavailable(f"{host_of(url)} has trouble (status {answer.status}). Try again in a moment.")
+        return answer
+
+    def _within_origin(self, url: str, headers: dict[str, str]) -> Answer:
+        """Repositories get renamed, and APIs say so by redirects. One that leaves the API is not followed."""
+        for _ in range(REDIRECTS + 1):
+            answer = self._get(url, headers, trusted=True, longest=LONGEST_BODY)
+            target = location(answer)
+            if target is None or origin_of(target) != origin_of(url):
+                return answer
+            url = target
+        raise errors.HostUnavailable(f"{host_of(url)} answers with one redirect after another. Try again later.")
+
+    def _get(self, url: str, headers: dict[str, str], *, trusted: bool, longest: int) -> Answer:
+        try:
+            with self._client_for(trusted).stream("GET", url, headers=headers) as response:
+                body = bounded(response, longest)
+                return Answer(status=response.status_code, headers=response.headers, body=body, url=url)
+        except httpx.TimeoutException:
+            raise errors.HostTimeout(f"{host_of(url)} takes too long to answer. Try again in a moment.") from None
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+            raise errors.HostUnavailable(
+                f"{host_of(url)} does not answer. Check the address, or try again later."
+            ) from None
+
+    def _client_for(self, trusted: bool) -> httpx.Client:
+        with self._lock:
+            if trusted not in self._clients:
+                options: dict[str, Any] = {} if trusted else {"transport": connecting.Pinned(self._safety)}
+                self._clients[trusted] = self._client(
+                    timeout=SECONDS,
+                    follow_redirects=False,
+                    limits=httpx.Limits(max_keepalive_connections=0),  # nothing to close, nothing gone stale
+                    headers={"User-Agent": "anybinder", "Accept-Encoding": "identity"},
+                    **options,
+                )
+            return self._clients[trusted]
+
+    def _note_quota(self, answer: Answer) -> None:
+        left = answer.headers.get("x-ratelimit-remaining", "")
+        if left.isdigit():
+            self.remaining = int(left)
+
+
+def bounded(response: httpx.Response, longest: int) -> bytes:
+    """The body up to so many bytes; what is longer is cut off, as no caller needs it whole."""
+    body = bytearray()
+    for chunk in response.iter_raw():
+        body += chunk
+        if len(body) >= longest:
+            break
+    return bytes(body[:longest])
+
+
+def api_headers(accept: str, token: str, known: Answer | None) -> dict[str, str]:
+    headers = {"Accept": accept}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    if known:
+        headers["If-None-Match"] = known.headers["etag"]
+    return headers
+
+
+def location(answer: Answer) -> str | None:
+    if answer.status not in (301, 302, 303, 307, 308) or "location" not in answer.headers:
+        return None
+    return urljoin(answer.url, answer.headers["location"])
+
+
+def seconds_to_wait(answer: Answer, now: float) -> float | None:
+    """How long this host wants us to stay away; None where it does not. GitHub's two kinds of limit, everyone's 429."""
+    if answer.status not in (403, 429):
+        return None
+    later = answer.headers.get("retry-after", "")
+    if later.isdigit():
+        return min(float(later), 3600.0)
+    reset = answer.headers.get("x-ratelimit-reset", "")
+    if answer.headers.get("x-ratelimit-remaining") == "0" and reset.isdigit():
+        return min(max(float(reset) - now, 1.0), 3600.0)
+    return 60.0 if answer.status == 429 else None  # GitHub asks for at least a minute where it names no time
+
+
+def rate_limited(origin: str, seconds: float) -> errors.RateLimited:
+    minutes = max(1, math.ceil(seconds / 60))
+    unit = "minute" if minutes == 1 else "minutes"
+    return errors.RateLimited(
+        f"{host_of(origin)} answers no more questions from this broker for now. Try again in {minutes} {unit}."
+    )
+
+
+def origin_of(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+def host_of(url: str) -> str:
+    return urlsplit(url).hostname or "The host"

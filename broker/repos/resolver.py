@@ -1,0 +1,84 @@
+"""From what somebody asked for to what it is right now, asking each host as little as possible."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import httpx
+
+from broker import settings
+from broker.repos import asking, base, cache, errors, http, remotes, safety
+
+KEPT = 1024
+OLD_DEFAULTS = ("master", "main")
+"""Links outlive the renaming of a default branch; BinderHub forgives these two."""
+
+
+class Resolver:
+    """One a process; threads share it."""
+
+    def __init__(
+        self,
+        settings: settings.Settings,
+        *,
+        clock: Callable[[], float] = time.time,
+        http: http.Client = httpx.Client,
+        lookup: safety.Lookup | None = None,
+        allowed: tuple[safety.Network, ...] = (),
+        allow_file: bool = False,
+    ) -> None:
+        """`allowed`: private networks that a served broker may ask all the same. `allow_file`: file:// as well."""
+        self._asking = gather(settings, clock, http, lookup, allowed, allow_file)
+        self._recent: cache.Recent[base.Resolved] = cache.Recent(KEPT, settings.resolve_cache_seconds, clock)
+        self._flights: cache.Flights[base.Resolved] = cache.Flights()
+
+    def resolve(self, spec: base.RepoSpec) -> base.Resolved:
+        """The commit this means. Blocks for up to `git_seconds` and some; raises RepoError and nothing else."""
+        if known := self._recent.get(spec):
+            return known
+        return self._flights.share(spec, lambda: self._fresh(spec))
+
+    @property
+    def api_remaining(self) -> int | None:
+        """How many look-ups the API last asked leaves us in this hour, for the metric."""
+        return self._asking.http.remaining
+
+    def _fresh(self, spec: base.RepoSpec) -> base.Resolved:
+        found = self._forgiving(spec)
+        self._recent.put(spec, found)
+        return found
+
+    def _forgiving(self, spec: base.RepoSpec) -> base.Resolved:
+        provider = base.providers[spec.provider]
+        try:
+            return provider.resolve(spec, self._asking)
+        except errors.RefNotFound:
+            if spec.ref not in OLD_DEFAULTS:
+                raise
+        found = provider.resolve(replace(spec, ref="HEAD", divided=True), self._asking)
+        note = f"There is no branch “{spec.ref}” any more; this is the default branch."
+        return replace(found, spec=replace(spec, divided=True), ref=spec.ref, note=note)
+
+
+def gather(
+    chosen: settings.Settings,
+    clock: Callable[[], float],
+    client: http.Client,
+    lookup: safety.Lookup | None,
+    allowed: tuple[safety.Network, ...],
+    allow_file: bool,
+) -> asking.Asking:
+    looked_up = {"lookup": lookup} if lookup else {}
+    safe = safety.Safety(served=chosen.served, allowed=allowed, **looked_up)
+    web = http.Http(safety=safe, client=client, clock=clock)
+    asked = remotes.Remotes(
+        safety=safe,
+        http=web,
+        seconds=chosen.git_seconds,
+        megabytes=chosen.clone_megabytes,
+        allow_file=allow_file,
+        trusted=frozenset({http.origin_of(chosen.github_url)}),
+    )
+    return asking.Asking(settings=chosen, http=web, remotes=asked)
