@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,19 @@ class UTC(sa.types.TypeDecorator[dt.datetime]):
 
     def process_result_value(self, value: dt.datetime | None, dialect: sa.Dialect) -> dt.datetime | None:  # noqa: ARG002
         return value.replace(tzinfo=dt.UTC) if value is not None and value.tzinfo is None else value
+
+
+class Money(sa.types.TypeDecorator[Decimal]):
+    """An amount, exact to a millionth, as a whole number of millionths: SQLite knows no decimals."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: Decimal | None, dialect: sa.Dialect) -> int | None:  # noqa: ARG002
+        return None if value is None else int(value.scaleb(6).to_integral_value())
+
+    def process_result_value(self, value: int | None, dialect: sa.Dialect) -> Decimal | None:  # noqa: ARG002
+        return None if value is None else Decimal(value).scaleb(-6)
 
 
 class Table(orm.DeclarativeBase):

@@ -10,7 +10,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from broker.db import Table
+from broker.db import Money, Table
+
+
+def _word(kind: type[enum.StrEnum]) -> sa.Enum:
+    """Stored as the word itself, so that a row can be read without us."""
+    return sa.Enum(kind, native_enum=False, length=16, values_callable=lambda words: [word.value for word in words])
 
 
 class State(enum.StrEnum):
@@ -59,8 +64,8 @@ class Launch(Table):
     hours: Mapped[float]
     idle_minutes: Mapped[float]
 
-    state: Mapped[State] = mapped_column(sa.Enum(State, native_enum=False, length=16), index=True)
-    phase: Mapped[Phase] = mapped_column(sa.Enum(Phase, native_enum=False, length=16), default=Phase.WAITING)
+    state: Mapped[State] = mapped_column(_word(State), index=True)
+    phase: Mapped[Phase] = mapped_column(_word(Phase), default=Phase.WAITING)
     stop_wanted: Mapped[bool] = mapped_column(default=False)
     reason: Mapped[str] = mapped_column(sa.String(64), default="")
     """Why it ended or is ending: one word for the metric. Empty while nothing is wrong."""
@@ -90,8 +95,8 @@ class Launch(Table):
             "person",
             "name",
             unique=True,
-            sqlite_where=sa.text("state != 'STOPPED'"),
-            postgresql_where=sa.text("state != 'STOPPED'"),
+            sqlite_where=sa.text("state != 'stopped'"),
+            postgresql_where=sa.text("state != 'stopped'"),
         ),
     )
 
@@ -106,8 +111,8 @@ class Order(Table):
     backend: Mapped[str] = mapped_column(sa.String(64))
     offer: Mapped[dict[str, Any]]
     until: Mapped[dt.datetime]
-    promised: Mapped[Decimal] = mapped_column(sa.Numeric(12, 6), default=Decimal(0))
-    settled: Mapped[Decimal | None] = mapped_column(sa.Numeric(12, 6))
+    promised: Mapped[Decimal] = mapped_column(Money, default=Decimal(0))
+    settled: Mapped[Decimal | None] = mapped_column(Money)
     created_at: Mapped[dt.datetime]
     asked_at: Mapped[dt.datetime | None]
     """When the cloud was last asked for it; until the cloud's lists have caught up, an empty list proves nothing."""
@@ -145,8 +150,8 @@ class Event(Table):
     launch_id: Mapped[str] = mapped_column(sa.ForeignKey("launches.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[dt.datetime]
-    phase: Mapped[Phase | None] = mapped_column(sa.Enum(Phase, native_enum=False, length=16))
-    state: Mapped[State] = mapped_column(sa.Enum(State, native_enum=False, length=16))
+    phase: Mapped[Phase | None] = mapped_column(_word(Phase))
+    state: Mapped[State] = mapped_column(_word(State))
     message: Mapped[str] = mapped_column(sa.Text)
     more: Mapped[dict[str, Any]] = mapped_column(default=dict)
 

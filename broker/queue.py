@@ -79,7 +79,7 @@ class EmbeddedQueue:
             task, args = item
             try:
                 self._tasks[task](*args)
-            except Exception:  # noqa: BLE001  a task that fails is found again in the table; the thread must live on
+            except Exception:
                 log.exception("task_failed", task=task, args=args)
             if task in self._every:
                 self.enqueue(task, delay=self._every[task])

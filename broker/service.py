@@ -5,10 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from broker import crypto, fanout, settings
+from broker import crypto, fanout, repos, settings
 from broker import db as database
 from broker import queue as queues
+
+if TYPE_CHECKING:
+    from broker.backends import Backend
 
 
 def utcnow() -> dt.datetime:
@@ -23,11 +27,14 @@ class Service:
     settings: settings.Settings
     db: database.Database
     keys: crypto.Keyring = field(repr=False)
+    repos: repos.Resolver
     queue: queues.Queue
     fanout: fanout.Fanout
     now: Callable[[], dt.datetime] = utcnow
     agent_url: str = ""
     """The base URL that agents dial; on this computer the front's own address."""
+    backends: dict[str, Backend] = field(default_factory=dict)
+    """Filled by `backends.offered` on first use."""
 
     def close(self) -> None:
         """Stop the queue, then what it works with."""
@@ -47,6 +54,7 @@ def build(chosen: settings.Settings, *, port: int | None = None, migrate: bool =
         settings=chosen,
         db=table,
         keys=crypto.Keyring(chosen.home),
+        repos=repos.Resolver(chosen),
         queue=queues.CeleryQueue() if redis_url else queues.EmbeddedQueue(chosen.workers),
         fanout=fanout.RedisFanout(redis_url) if redis_url else fanout.EmbeddedFanout(),
         agent_url=chosen.public_url or f"http://127.0.0.1:{port or chosen.port}",

@@ -19,13 +19,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-
-def default_home() -> Path:
-    """The state folder: `ANYBINDER_HOME`, or the place the operating system keeps such things."""
-    if chosen := os.environ.get("ANYBINDER_HOME"):
-        return Path(chosen).expanduser().absolute()
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base) / "anybinder"
+from broker.home import default_home
 
 
 class BackendSetting(BaseModel):

@@ -1,0 +1,107 @@
+"""The web application: routes, the errors they raise, and what runs beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import cast
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from broker import crypto, errors, reaper, settings
+from broker.service import Service
+from broker.web import agent, api, deps, pages
+from providers import errors as clouds
+
+log = structlog.get_logger(__name__)
+STATIC = Path(__file__).parent / "web" / "static"
+CLOUD_STATUS = 502  # a cloud refused: the fault is neither the person's nor ours
+
+
+def create(service: Service) -> FastAPI:
+    """The application of this service. Starts nothing."""
+    app = FastAPI(title="Anybinder", version="0.1.0", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
+    app.state.service = service
+    app.state.door = deps.Door(service)
+    app.add_middleware(deps.Guard, hosts=hosts(service.settings))
+    app.include_router(api.router)
+    app.include_router(agent.router)
+    app.include_router(pages.router)
+    app.add_api_route("/health", health, methods=["GET", "HEAD"])
+    app.add_api_route("/metrics", metrics, methods=["GET"])
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.add_exception_handler(errors.BrokerError, _told)
+    app.add_exception_handler(clouds.ProviderError, _told)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+    return app
+
+
+def hosts(chosen: settings.Settings) -> frozenset[str]:
+    """Every `Host` this broker answers to. A name that merely resolves to us (DNS rebinding) is none of them."""
+    names = {f"{name}:{chosen.port}" for name in ("localhost", "127.0.0.1", "[::1]")}
+    if chosen.port == 80:
+        names |= {"localhost", "127.0.0.1", "[::1]"}
+    if chosen.public_url:
+        names.add(chosen.public_url.removeprefix("https://").rstrip("/").lower())
+    return frozenset(names)
+
+
+def health(at: deps.At) -> JSONResponse:
+    """200 while the table answers; 503 with the reason otherwise."""
+    try:
+        running = reaper.unfinished(at)
+    except Exception as error:
+        log.exception("unhealthy")
+        checks = [{"service": "Database", "ok": False, "error": type(error).__name__}]
+        return JSONResponse({"ok": False, "checks": checks}, status_code=503)
+    return JSONResponse({"ok": True, "checks": [{"service": "Database", "ok": True}], "launches": running})
+
+
+def metrics() -> Response:
+    """Prometheus text."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _answer(request: Request, status: int, sentence: str, reason: str) -> Response:
+    """A page for a browser that wants one, JSON for everybody else."""
+    path = request.url.path
+    if "text/html" in request.headers.get("accept", "") and not path.startswith(("/api/", "/agent/")):
+        return pages.error_page(request, status, sentence, reason)
+    return JSONResponse({"detail": sentence, "reason": reason}, status_code=status)
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    status = getattr(error, "status_code", CLOUD_STATUS)
+    return _answer(request, status, str(error), getattr(error, "reason", "error"))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    found = cast("RequestValidationError", error).errors()
+    wrong = [f"{'.'.join(str(part) for part in one['loc'][1:]) or 'body'}: {one['msg']}" for one in found]
+    return _answer(request, 422, f"That cannot be used: {'; '.join(wrong)}.", "bad_request")
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    refused = cast("HTTPException", error)
+    sentences = {404: "There is no such page here.", 405: "This address does not take that kind of request."}
+    return _answer(request, refused.status_code, sentences.get(refused.status_code, str(refused.detail)), "http")
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    reference = crypto.new_id(8)
+    log.error("unexpected", reference=reference, path=request.url.path, exc_info=error)
+    sentence = f"The broker met an error of its own. Its log has more under the reference {reference}."
+    return _answer(request, 500, sentence, "broker")
+
+
+def openapi(service: Service) -> str:
+    """The description of the interface, as JSON text."""
+    return json.dumps(create(service).openapi(), indent=1)

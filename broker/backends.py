@@ -1,0 +1,119 @@
+"""Backends: providers, configured and offered to people. The only module that looks a provider up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+
+from broker import errors, settings
+from broker.people import Person
+from broker.service import Service
+from providers import base
+
+GROUP = "anybinder.providers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """One place to run, as this broker offers it."""
+
+    name: str
+    title: str
+    provider: base.Provider
+    setting: settings.BackendSetting
+
+    def closed_to(self, service: Service, person: Person) -> str | None:
+        """Why this person cannot use it, in a sentence that says what to do; None where they can."""
+        if self.provider.on_this_computer:
+            if service.settings.served:
+                return "It would run a stranger's code as the person who runs this broker, so it is not offered here."
+            if not person.local:
+                return "Only the person at this computer may run things on it."
+        elif not service.settings.public_url and not getattr(self.provider, "dials_loopback", False):
+            return "Machines elsewhere must reach this broker: set ANYBINDER_PUBLIC_URL to its https address first."
+        return None
+
+    def account(self) -> Account:
+        """Signed in, for one use. Asks the cloud; raises ProviderError."""
+        return Account(backend=self, credential=self.provider.sign_in(base.Connection(kind="none"), None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """A backend with a credential: the contract's verbs without repeating it. Every verb asks the cloud."""
+
+    backend: Backend
+    credential: base.Credential = field(repr=False)
+
+    def offers(self, resources: base.Resources) -> list[base.Offer]:
+        """See Provider.offers."""
+        return self.backend.provider.offers(self.credential, resources)
+
+    def provision(self, order: base.Order) -> base.Instance:
+        """See Provider.provision."""
+        return self.backend.provider.provision(self.credential, order)
+
+    def describe(self, instance_id: str) -> base.Instance:
+        """See Provider.describe."""
+        return self.backend.provider.describe(self.credential, instance_id)
+
+    def terminate(self, instance_id: str | None, order_id: str) -> None:
+        """See Provider.terminate."""
+        self.backend.provider.terminate(self.credential, instance_id, order_id)
+
+    def instances(self, broker_id: str) -> list[base.Instance]:
+        """See Provider.instances."""
+        return self.backend.provider.instances(self.credential, broker_id)
+
+
+def offered(service: Service) -> list[Backend]:
+    """Every configured backend, in the operator's order. Cheap after the first call."""
+    return list(_configured(service).values())
+
+
+def named(service: Service, name: str) -> Backend:
+    """The backend of this name. Raises BadRequest."""
+    configured = _configured(service)
+    if name not in configured:
+        raise errors.BadRequest(f"There is no backend called “{name}”. Choose one of: {', '.join(configured)}.")
+    return configured[name]
+
+
+def providers() -> dict[str, type[base.Provider]]:
+    """Every installed kind of compute by the name of its entry point."""
+    return {point.name: point.load() for point in metadata.entry_points(group=GROUP)}
+
+
+def _configured(service: Service) -> dict[str, Backend]:
+    """Built once a service, so that a provider may keep a connection pool."""
+    if not service.backends:
+        service.backends.update(
+            {setting.name: _build(service.settings, setting) for setting in service.settings.backends}
+        )
+    return service.backends
+
+
+def _build(chosen: settings.Settings, setting: settings.BackendSetting) -> Backend:
+    kinds = providers()
+    if setting.provider not in kinds:
+        raise errors.BadRequest(
+            f"The backend “{setting.name}” names the provider “{setting.provider}”, which is not installed. "
+            f"Installed are: {', '.join(sorted(kinds))}."
+        )
+    kind = kinds[setting.provider]
+    provider = kind({**_places(chosen, kind), **setting.configuration})
+    return Backend(name=setting.name, title=setting.title or kind.title, provider=provider, setting=setting)
+
+
+def _places(chosen: settings.Settings, kind: type[base.Provider]) -> Mapping[str, str]:
+    """Where a provider on this computer keeps what it makes."""
+    if not kind.on_this_computer:
+        return {}
+    return {
+        "home": str(chosen.home / "instances"),
+        "runtime": str(chosen.runtime),
+        "cache": str(chosen.home / "environments"),
+        "local_tcp_servers": str(chosen.local_tcp_servers).lower(),
+        "python_downloads": str(chosen.python_downloads).lower(),
+    }

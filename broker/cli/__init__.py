@@ -1,0 +1,211 @@
+"""`anybinder`: thin. What talks to a running broker imports nothing but the standard library and Typer."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from broker import client
+from broker.home import default_home
+
+app = typer.Typer(
+    help="Any repo, on any compute you may use.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for scripts.")]
+Name = Annotated[str, typer.Argument(metavar="LAUNCH", help="Id or name; `anybinder list` shows them.")]
+NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Open no browser.")]
+
+
+def say(text: str = "") -> None:
+    """To the person; standard output is for results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def give_up(sentence: str, code: int = 1) -> NoReturn:
+    """End with a sentence."""
+    say(f"anybinder: {sentence}")
+    raise typer.Exit(code)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn a refusal into its sentence and exit status 1."""
+    try:
+        yield
+    except (client.Refused, client.NotRunning) as error:
+        give_up(str(error) or "No broker is running here. Start one with `anybinder up`.")
+
+
+def broker() -> client.Client:
+    """The running broker of this state folder."""
+    try:
+        return client.running(default_home())
+    except client.NotRunning:
+        give_up("No broker is running here. Start one with `anybinder up`.")
+
+
+# --- running a broker -----------------------------------------------------------------------------------------------
+
+
+@app.command()
+def up(
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. [default: 8000]")] = None,
+    no_browser: NoBrowser = False,
+    while_needed: Annotated[bool, typer.Option(hidden=True)] = False,
+    ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Run everything in one process, with the page at http://localhost:8000."""
+    from broker.cli.running import up as run
+
+    run(port=port, browser=not no_browser, while_needed=while_needed, ready_fd=ready_fd)
+
+
+@app.command()
+def serve(
+    port: Annotated[int | None, typer.Option(help="Port to listen on. [default: 8000]")] = None,
+) -> None:
+    """Run the web process: pages, gateway and tunnel. With ANYBINDER_REDIS_URL, `worker` does the rest."""
+    from broker.cli.running import up as run
+
+    run(port=port, browser=False)
+
+
+@app.command()
+def worker(
+    concurrency: Annotated[int, typer.Option(help="Processes that advance launches.")] = 2,
+) -> None:
+    """Run a Celery worker (production; needs ANYBINDER_REDIS_URL and ANYBINDER_DATABASE_URL)."""
+    from broker.cli.running import work
+
+    work(concurrency)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the tables to this version. May be repeated."""
+    from broker.cli.running import migrate as run
+
+    run()
+
+
+@app.command()
+def reap(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be ended.")] = False,
+    as_json: Json = False,
+) -> None:
+    """End what the clouds list under our tag and no launch wants."""
+    with told():
+        try:
+            findings = client.running(default_home()).call("POST", f"/api/reap?dry_run={str(dry_run).lower()}")
+        except client.NotRunning:
+            from broker.cli.running import reap as run
+
+            findings = run(dry_run=dry_run)
+    if as_json:
+        return _lines(findings)
+    verb = "would end" if dry_run else "ending"
+    rows = [
+        [one["backend"], one["instance"], one["verdict"], verb if one["ends"] else "left", one["why"]]
+        for one in findings
+    ]
+    return _table(["backend", "instance", "verdict", "", "why"], rows, "Nothing carries this broker's tag.")
+
+
+# --- launching ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def launch(
+    repo: Annotated[str, typer.Argument(help="A repository's address as you would paste it, or gh/owner/name/ref.")],
+    ref: Annotated[str | None, typer.Option(help="Branch, tag or commit. [default: the newest]")] = None,
+    on: Annotated[str | None, typer.Option(metavar="BACKEND", help="Where to run; see `anybinder backends`.")] = None,
+    path: Annotated[str | None, typer.Option(help="File to open, or a URL path beginning with /.")] = None,
+    name: Annotated[str | None, typer.Option(help="The same name again reconnects instead of starting twice.")] = None,
+    no_browser: NoBrowser = False,
+    as_json: Json = False,
+) -> None:
+    """Run a repository and enter it. Naming it here is consent to run it."""
+    from broker.cli import launching
+
+    wish = {"repo": repo, "ref": ref, "backend": on, "path": path, "name": name, "consent": True}
+    with told():
+        launching.launch(wish, browser=not no_browser and not as_json, as_json=as_json)
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """My launches, newest first."""
+    with told():
+        found = broker().call("GET", "/api/launches")
+    if as_json:
+        return _lines([{key: value for key, value in one.items() if key != "token"} for one in found])
+    rows = [
+        [one["id"], one["name"], one["state"], one["backend"], one["created_at"][:16], one["title"]] for one in found
+    ]
+    return _table(["id", "name", "state", "where", "asked for", "repository"], rows, "Nothing has been launched yet.")
+
+
+@app.command()
+def logs(launch: Name, as_json: Json = False) -> None:
+    """Everything a launch has said so far."""
+    with told():
+        at = broker()
+        lines = at.call("GET", f"/api/launches/{at.find(launch)['id']}/events")
+    if as_json:
+        return _lines(lines)
+    for line in lines:
+        print(f"{line['at'][11:19]}  {line['phase'] or line['state']:<10}  {line['message'].rstrip()}")
+    return None
+
+
+@app.command()
+def stop(launch: Name) -> None:
+    """End a launch; returns when the cloud says that it is gone."""
+    with told():
+        at = broker()
+        found = at.find(launch)
+        at.call("DELETE", f"/api/launches/{found['id']}")
+        for line in at.events(found["id"], to_the_end=True):
+            if line["state"] in ("stopping", "stopped"):
+                say(line["message"])
+
+
+@app.command()
+def backends(as_json: Json = False) -> None:
+    """Where things can run, and why not where they cannot."""
+    with told():
+        found = broker().call("GET", "/api/backends")
+    if as_json:
+        return _lines(found)
+    rows = [[one["name"], one["title"], _price(one["price_per_hour"]), one["closed"] or "open"] for one in found]
+    return _table(["name", "title", "price", ""], rows, "No backend is configured.")
+
+
+def _price(price: str | None) -> str:
+    if price is None:
+        return "unknown"
+    return "free" if float(price) == 0 else f"${price}/h"
+
+
+def _lines(items: list[Any]) -> None:
+    for item in items:
+        print(json.dumps(item))
+
+
+def _table(titles: list[str], rows: list[list[str]], empty: str) -> None:
+    if not rows:
+        say(empty)
+        return
+    widths = [max(len(row[column]) for row in [titles, *rows]) for column in range(len(titles))]
+    for row in [titles, *rows]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,503 @@
+"""The spine: one launch, from a wish to nothing left.
+
+`request` writes the row; `advance` takes it from state to state, one step at a time, under a lease:
+
+    waiting ─place→ placed ─authorize→ authorized ─provision→ starting ─await_agent→ ready ─watch→ stopping ─terminate→ stopped
+
+A step acts, then says what became of it (`Next`). It never sleeps, it may be repeated, and no network call happens
+inside a transaction. Any error ends in `terminate`, the one way out.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy import exc, orm
+
+from broker import backends, crypto, db, errors, events, metrics, orders, people, placement, repos
+from broker.models import Consent, Launch, Order, Phase, State
+from broker.service import Service
+from providers import base
+from providers import errors as clouds
+
+log = structlog.get_logger(__name__)
+
+RETRY_SECONDS = 5  # when a cloud is out of reach
+GONE_SECONDS = 0.25  # between two looks at something that is being ended
+LOOK_SECONDS = 2  # between two looks at an instance whose agent is expected to speak by itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a person asks for. `repo` is anything `repos.RepoSpec.parse` understands."""
+
+    repo: str
+    ref: str | None = None
+    path: str | None = None
+    backend: str | None = None
+    name: str | None = None
+    hours: float | None = None
+    consent: str | bool = False
+    """True, or the commit agreed to. Needed where the session runs as the person."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Next:
+    """What became of a step: the state it leads to, when to come back, and a line to say."""
+
+    state: State
+    wait: float = 0.0
+    say: str | None = None
+    phase: Phase | None = None
+    columns: dict[str, Any] = field(default_factory=dict)
+
+
+# --- asking ---------------------------------------------------------------------------------------------------------
+
+
+def request(service: Service, person: people.Person, wish: Wish) -> tuple[Launch, bool]:
+    """Write this wish down and have it advance. Returns the launch, and whether it is new.
+
+    The same name with unchanged parameters returns the launch that runs. Looks the repository up (seconds at most)
+    and buys nothing. Raises RepoError, NoBackend, ConsentNeeded, NameTaken, BadRequest.
+    """
+    found = service.repos.resolve(repos.RepoSpec.parse(wish.repo, ref=wish.ref or None))
+    backend = placement.choose(service, person, wish.backend)
+    _require_consent(service, person, wish, found, backend)
+    launch = _row(service, person, wish, found, backend)
+    try:
+        return _write(service, launch)
+    except exc.IntegrityError:
+        # Two requests for one name met between look-up and insert; the other one won, and is now to be seen.
+        return _write(service, launch)
+
+
+def _require_consent(
+    service: Service, person: people.Person, wish: Wish, found: repos.Resolved, backend: backends.Backend
+) -> None:
+    """Remember a consent that is given; refuse where one is needed and missing."""
+    key = (person.id, found.repo_url, found.commit)
+    if wish.consent is True or wish.consent == found.commit:
+        with service.db.transaction() as session:
+            session.merge(Consent(person=key[0], repo_url=key[1], commit=key[2], at=service.now()))
+    elif backend.provider.on_this_computer and not consented(service, person, found):
+        raise errors.ConsentNeeded
+
+
+def consented(service: Service, person: people.Person, found: repos.Resolved) -> bool:
+    """Whether this person has agreed to run this commit as themselves."""
+    with service.db.transaction() as session:
+        return session.get(Consent, (person.id, found.repo_url, found.commit)) is not None
+
+
+def _row(
+    service: Service, person: people.Person, wish: Wish, found: repos.Resolved, backend: backends.Backend
+) -> Launch:
+    now, chosen = service.now(), service.settings
+    longest = backend.setting.max_hours or chosen.max_hours
+    hours = min(wish.hours or longest, longest)
+    if hours <= 0:
+        raise errors.BadRequest("A session needs a positive number of hours.")
+    path = wish.path if wish.path is not None else found.path
+    preparing = dt.timedelta(minutes=chosen.boot_minutes * chosen.attempts + chosen.build_minutes)
+    return Launch(
+        id=crypto.new_id(12),
+        person=person.id,
+        name=wish.name or f"{found.slug[:40]}-{crypto.new_id(6)}",
+        fingerprint=_fingerprint(found.repo_url, found.commit, path, backend.name, hours),
+        spec=found.spec_string,
+        repo_url=found.repo_url,
+        web_url=found.web_url,
+        title=found.slug,
+        ref=found.ref,
+        commit=found.commit,
+        path=path,
+        backend=backend.name,
+        hours=hours,
+        idle_minutes=backend.setting.idle_minutes or chosen.idle_minutes,
+        state=State.WAITING,
+        phase=Phase.WAITING,
+        stop_wanted=False,
+        reason="",
+        message="",
+        tried=[],
+        created_at=now,
+        entered_at=now,
+        deadline_at=now + preparing + dt.timedelta(hours=hours),
+        due_at=now,
+        events=0,
+    )
+
+
+def _fingerprint(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _write(service: Service, launch: Launch) -> tuple[Launch, bool]:
+    with service.db.transaction() as session:
+        running = session.scalars(
+            sa.select(Launch).where(
+                Launch.person == launch.person, Launch.name == launch.name, Launch.state != State.STOPPED
+            )
+        ).one_or_none()
+        if running is not None:
+            return _reconnected(running, launch), False
+        session.add(launch)
+        events.append(service, session, launch, "Waiting to start.", phase=Phase.WAITING)
+        db.after_commit(session, lambda: service.queue.enqueue("advance", launch.id))
+    log.info("launch_requested", launch=launch.id, spec=launch.spec, backend=launch.backend)
+    return launch, True
+
+
+def _reconnected(running: Launch, asked: Launch) -> Launch:
+    if running.stop_wanted or running.state is State.STOPPING:
+        raise errors.NameTaken(f"“{running.name}” is being stopped. Wait a moment, or choose another name.")
+    if running.fingerprint != asked.fingerprint:
+        changed = [
+            f"{word} is {old or 'unset'} there, {new or 'unset'} here"
+            for word, old, new in (
+                ("the repository", running.repo_url, asked.repo_url),
+                ("the commit", running.commit[:7], asked.commit[:7]),
+                ("the path", running.path, asked.path),
+                ("the place", running.backend, asked.backend),
+                ("the time limit", f"{running.hours:g} h", f"{asked.hours:g} h"),
+            )
+            if old != new
+        ]
+        raise errors.NameTaken(
+            f"“{running.name}” is running with other parameters: {'; '.join(changed)}. "
+            "Stop it first, or choose another name."
+        )
+    return running
+
+
+def stop(service: Service, launch_id: str, *, reason: str = "asked", message: str = "Stopped at your wish.") -> None:
+    """Want this launch stopped. Its session is closed at once; `stopped` follows once the cloud says it is gone.
+
+    May be repeated; what is stopping or stopped stays as it is.
+    """
+    with service.db.transaction() as session:
+        launch = locked(session, launch_id)
+        if launch is not None:
+            want_stop(service, session, launch, reason=reason, message=message)
+
+
+def want_stop(service: Service, session: orm.Session, launch: Launch, *, reason: str, message: str) -> None:
+    """The same within a transaction that holds the launch locked."""
+    if launch.stop_wanted or launch.state in (State.STOPPING, State.STOPPED):
+        return
+    outcome = None if launch.state is State.READY else Phase.FAILED
+    launch.stop_wanted, launch.reason, launch.message, launch.due_at = True, reason, message, service.now()
+    events.append(service, session, launch, message, phase=outcome, reason=reason)
+    db.after_commit(session, lambda: service.queue.enqueue("advance", launch.id))
+
+
+def get(service: Service, person: people.Person, launch_id: str) -> Launch:
+    """This person's launch. Raises NotFound, also for somebody else's."""
+    with service.db.transaction() as session:
+        launch = session.get(Launch, launch_id)
+    if launch is None or launch.person != person.id:
+        raise errors.NotFound
+    return launch
+
+
+def listed(service: Service, person: people.Person, *, running: bool = False, limit: int = 100) -> list[Launch]:
+    """This person's launches, newest first; only those not yet stopped if `running`."""
+    query = sa.select(Launch).where(Launch.person == person.id).order_by(Launch.created_at.desc()).limit(limit)
+    if running:
+        query = query.where(Launch.state != State.STOPPED)
+    with service.db.transaction() as session:
+        return list(session.scalars(query))
+
+
+def locked(session: orm.Session, launch_id: str) -> Launch | None:
+    """The row, held by this transaction until it ends."""
+    return session.get(Launch, launch_id, with_for_update=True)
+
+
+# --- advancing ------------------------------------------------------------------------------------------------------
+
+
+def advance(service: Service, launch_id: str) -> None:
+    """Take every step that can be taken now. Safe to call at any time, from any number of workers at once."""
+    while (launch := _lease(service, launch_id)) is not None:
+        with structlog.contextvars.bound_contextvars(launch=launch_id):
+            outcome = _step(service, launch)
+            if not _settle(service, launch, outcome):
+                return
+
+
+def due(service: Service) -> list[str]:
+    """Launches whose next step is due and that nobody holds."""
+    now = service.now()
+    query = sa.select(Launch.id).where(
+        Launch.due_at <= now, sa.or_(Launch.lease_until.is_(None), Launch.lease_until < now)
+    )
+    with service.db.transaction() as session:
+        return list(session.scalars(query))
+
+
+def release_leases(service: Service) -> None:
+    """Forget every lease. Only for the one process that owns the state folder, as it starts."""
+    with service.db.transaction() as session:
+        session.execute(sa.update(Launch).where(Launch.lease.is_not(None)).values(lease=None, lease_until=None))
+
+
+def _lease(service: Service, launch_id: str) -> Launch | None:
+    """The launch, ours until it is settled or the lease runs out; None where it is not due or somebody has it."""
+    now, token = service.now(), crypto.new_id(16)
+    free = sa.or_(Launch.lease_until.is_(None), Launch.lease_until < now)
+    claim = (
+        sa.update(Launch)
+        .where(Launch.id == launch_id, Launch.due_at <= now, free)
+        .values(lease=token, lease_until=now + dt.timedelta(seconds=service.settings.lease_seconds))
+        .execution_options(synchronize_session=False)
+    )
+    with service.db.transaction() as session:
+        taken: Any = session.execute(claim)
+        return session.get(Launch, launch_id) if taken.rowcount else None
+
+
+def _step(service: Service, launch: Launch) -> Next:
+    """Act, and turn whatever goes wrong into the next state."""
+    if launch.stop_wanted and launch.state is not State.STOPPING:
+        return Next(state=State.STOPPING)
+    try:
+        return STEPS[launch.state](service, launch)
+    except clouds.ProviderUnavailable as error:
+        return _come_back(service, launch, error)
+    except (errors.BrokerError, clouds.ProviderError) as error:
+        return _failed(launch, error)
+    except Exception as error:
+        log.exception("step_failed", state=launch.state)
+        return _failed(launch, errors.BrokerError(f"The broker met an error of its own ({type(error).__name__})."))
+
+
+def _settle(service: Service, held: Launch, outcome: Next) -> bool:
+    """Write what became of the step, unless the lease has passed to somebody else. True: go on at once."""
+    now = service.now()
+    with service.db.transaction() as session:
+        launch = locked(session, held.id)
+        if launch is None or launch.lease != held.lease:
+            log.warning("lease_lost", state=held.state)
+            return False
+        launch.lease = launch.lease_until = None
+        entered = outcome.state is not launch.state
+        if entered:
+            launch.state, launch.entered_at = outcome.state, now
+        for column, value in outcome.columns.items():
+            setattr(launch, column, value)
+        # A nudge or a wish to stop that came in during the step must not wait.
+        nudged = launch.due_at != held.due_at or launch.stop_wanted != held.stop_wanted
+        at_once = nudged or not outcome.wait
+        launch.due_at = (
+            None if launch.state is State.STOPPED else now + dt.timedelta(seconds=0 if at_once else outcome.wait)
+        )
+        if outcome.say or entered:
+            _say(service, session, launch, outcome)
+        if outcome.wait and not at_once:
+            soon = outcome.wait + 0.01  # never a moment before it is due
+            db.after_commit(session, lambda: service.queue.enqueue("advance", held.id, delay=soon))
+    if entered:
+        log.info("launch_state", state=outcome.state, was=held.state)
+        metrics.entered(launch, held.state)
+    return at_once and outcome.state is not State.STOPPED
+
+
+def _say(service: Service, session: orm.Session, launch: Launch, outcome: Next) -> None:
+    if outcome.say is None:
+        events.append(service, session, launch, SILENT.get(outcome.state, ""))
+    else:
+        more = {"reason": launch.reason} if launch.reason else {}
+        events.append(service, session, launch, outcome.say, phase=outcome.phase, **more)
+
+
+def nudge(service: Service, session: orm.Session, launch: Launch) -> None:
+    """Have the next step taken now: what it waits for may have happened. The launch is locked by this transaction."""
+    if launch.due_at is not None:
+        launch.due_at = service.now()
+        db.after_commit(session, lambda: service.queue.enqueue("advance", launch.id))
+
+
+# --- the steps, in order --------------------------------------------------------------------------------------------
+
+
+def place(service: Service, launch: Launch) -> Next:
+    """The chosen backend can still take it."""
+    placement.choose(service, _owner(launch), launch.backend)
+    return Next(state=State.PLACED)
+
+
+def authorize(service: Service, launch: Launch) -> Next:
+    """The backend accepts who we are, for longer than the launch can live."""
+    account = backends.named(service, launch.backend).account()
+    expires = account.credential.expires_at
+    if expires is not None and expires < launch.deadline_at:
+        raise errors.LaunchFailed(
+            "The sign-in to this backend ends before the session would. Sign in again, or ask for fewer hours."
+        )
+    return Next(state=State.AUTHORIZED)
+
+
+def provision(service: Service, launch: Launch) -> Next:
+    """Row, then money, then machine. Repeats the same order until the cloud has answered."""
+    account = backends.named(service, launch.backend).account()
+    order = orders.current(service, launch)
+    if order is None:
+        order = orders.open_order(service, launch, placement.next_offer(launch, account))
+    try:
+        orders.buy(service, launch, order, account)
+    except (clouds.NoCapacity, clouds.InvalidOrder) as refusal:
+        return _try_another(service, launch, order, str(refusal))
+    return Next(state=State.STARTING, wait=LOOK_SECONDS, say=f"Starting on {order.offer['title']}.")
+
+
+def await_agent(service: Service, launch: Launch) -> Next:
+    """The agent enrols, builds, starts the server and dials in; whatever keeps it from that ends the order."""
+    order = orders.current(service, launch)
+    if order is None or order.closing_at is not None:
+        return _end_and_try_another(service, launch, order)
+    if order.server == "up" and order.tunnelled_at is not None:
+        return _ready(service, launch)
+    waited = service.now() - launch.entered_at
+    if order.enrolled_at is None and waited > dt.timedelta(minutes=service.settings.boot_minutes):
+        return _try_another(service, launch, order, str(errors.BootTimeout()))
+    if waited > dt.timedelta(minutes=service.settings.boot_minutes + service.settings.build_minutes):
+        raise errors.BuildTimeout
+    return _look_at_instance(service, launch, order)
+
+
+def watch(service: Service, launch: Launch) -> Next:
+    """A running session, until it is idle, expired, lost or unwanted."""
+    now, order = service.now(), orders.current(service, launch)
+    if now >= launch.deadline_at:
+        return _over("expired", f"Its {launch.hours:g} hours are over.")
+    active = launch.last_activity_at or launch.ready_at or now
+    if now - active > dt.timedelta(minutes=launch.idle_minutes):
+        return _over("idle", f"Stopped after {launch.idle_minutes:g} minutes without activity.")
+    seen = (order.agent_seen_at if order else None) or launch.entered_at
+    silent = (now - seen).total_seconds()
+    if silent > service.settings.silence_minutes * 60:
+        return _over("lost", "The machine has not been heard of for too long.")
+    if silent > 2 * service.settings.heartbeat_seconds and (order is None or _is_gone(service, order)):
+        return _over("lost", "The machine has ended by itself.")
+    return Next(state=State.READY, wait=service.settings.heartbeat_seconds)
+
+
+def terminate(service: Service, launch: Launch) -> Next:
+    """The one way out: everything bought is ended, and asked after until the cloud says that it is gone."""
+    order = orders.current(service, launch)
+    if order is not None and not orders.end(service, order):
+        return Next(state=State.STOPPING, wait=GONE_SECONDS)
+    return Next(state=State.STOPPED, say="Nothing of it is left.", columns={"stopped_at": service.now()})
+
+
+STEPS: dict[State, Callable[[Service, Launch], Next]] = {
+    State.WAITING: place,
+    State.PLACED: authorize,
+    State.AUTHORIZED: provision,
+    State.STARTING: await_agent,
+    State.READY: watch,
+    State.STOPPING: terminate,
+}
+
+SILENT = {
+    State.PLACED: "A place to run was found.",
+    State.AUTHORIZED: "The place to run lets us in.",
+    State.STOPPING: "Ending everything that was started.",
+}
+
+
+# --- what a step may come to ----------------------------------------------------------------------------------------
+
+
+def _owner(launch: Launch) -> people.Person:
+    return people.LOCAL if launch.person == people.LOCAL.id else people.Person(id=launch.person)
+
+
+def _ready(service: Service, launch: Launch) -> Next:
+    now = service.now()
+    deadline = min(launch.deadline_at, now + dt.timedelta(hours=launch.hours))
+    times = {"ready_at": now, "deadline_at": deadline, "last_activity_at": now}
+    return Next(
+        state=State.READY,
+        wait=service.settings.heartbeat_seconds,
+        phase=Phase.READY,
+        say="Ready.",
+        columns=times,
+    )
+
+
+def _over(reason: str, message: str) -> Next:
+    return Next(state=State.STOPPING, say=message, columns={"reason": reason, "message": message})
+
+
+def _failed(launch: Launch, error: Exception) -> Next:
+    """Out through `terminate`. In `stopping` itself nothing is given up: come back and try again."""
+    if launch.state is State.STOPPING:
+        say = str(error) if launch.message != str(error) else None
+        return Next(state=State.STOPPING, wait=RETRY_SECONDS, say=say, columns={"message": str(error)} if say else {})
+    reason = getattr(error, "reason", "broker")
+    outcome = None if launch.state is State.READY else Phase.FAILED
+    return Next(state=State.STOPPING, phase=outcome, say=str(error), columns={"reason": reason, "message": str(error)})
+
+
+def _come_back(service: Service, launch: Launch, error: clouds.ProviderUnavailable) -> Next:
+    """Out of reach: nothing is known, so the same step again; only a launch that never ran gives up in the end."""
+    waited = service.now() - launch.entered_at
+    patience = dt.timedelta(minutes=service.settings.boot_minutes)
+    if launch.state not in (State.READY, State.STOPPING) and waited > patience:
+        return _failed(launch, error)
+    fresh = launch.message != str(error)
+    return Next(
+        state=launch.state,
+        wait=RETRY_SECONDS,
+        say=str(error) if fresh else None,
+        columns={"message": str(error)} if fresh else {},
+    )
+
+
+def _try_another(service: Service, launch: Launch, order: Order, why: str) -> Next:
+    """Give this order up; `await_agent` sees it closed before anything else is bought."""
+    orders.give_up(service, order)
+    tried = [*launch.tried, order.offer["id"]]
+    return Next(state=State.STARTING, say=why, columns={"tried": tried, "message": why})
+
+
+def _end_and_try_another(service: Service, launch: Launch, order: Order | None) -> Next:
+    if order is not None and not orders.end(service, order):
+        return Next(state=State.STARTING, wait=GONE_SECONDS)
+    if len(launch.tried) >= service.settings.attempts:
+        raise errors.NoOfferLeft(launch.message or None)
+    return Next(state=State.PLACED)
+
+
+def _look_at_instance(service: Service, launch: Launch, order: Order) -> Next:
+    """Whether it is still there, where its agent does not say so itself."""
+    seen = order.agent_seen_at or launch.entered_at
+    if service.now() - seen > dt.timedelta(minutes=service.settings.silence_minutes):
+        raise errors.InstanceLost
+    if (detail := _gone_detail(service, order)) is None:
+        return Next(state=State.STARTING, wait=LOOK_SECONDS)
+    if order.enrolled_at is None:
+        return _try_another(service, launch, order, detail or str(errors.InstanceLost()))
+    raise errors.InstanceLost(detail or None)
+
+
+def _is_gone(service: Service, order: Order) -> bool:
+    return _gone_detail(service, order) is not None
+
+
+def _gone_detail(service: Service, order: Order) -> str | None:
+    """The cloud's words on why it is gone; None while it is not."""
+    if order.instance is None:
+        return None
+    found = backends.named(service, order.backend).account().describe(order.instance)
+    return found.detail if found.state is base.InstanceState.GONE else None

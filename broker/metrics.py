@@ -1,0 +1,32 @@
+"""What an operator can plot. Names are the field's: `anybinder_<noun>_<unit>`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import Counter, Histogram
+
+if TYPE_CHECKING:
+    from broker.models import Launch, State
+
+ENDED = Counter("anybinder_launches_ended_total", "Launches that ended, by backend and reason.", ["backend", "reason"])
+READY = Counter("anybinder_launches_ready_total", "Launches that became ready, by backend.", ["backend"])
+LAUNCH_SECONDS = Histogram(
+    "anybinder_launch_seconds",
+    "From the wish to ready.",
+    ["backend"],
+    buckets=(1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800),
+)
+REAPED = Counter("anybinder_reaped_total", "Instances the sweep ended that no launch wanted.", ["backend"])
+GATEWAY_REQUESTS = Counter("anybinder_gateway_requests_total", "Requests forwarded, by class of status.", ["status"])
+
+
+def entered(launch: Launch, was: State) -> None:
+    """Count a change of state."""
+    if launch.state == was:
+        return
+    if launch.state == "ready" and launch.ready_at:
+        READY.labels(launch.backend).inc()
+        LAUNCH_SECONDS.labels(launch.backend).observe((launch.ready_at - launch.created_at).total_seconds())
+    if launch.state == "stopped":
+        ENDED.labels(launch.backend, launch.reason or "unknown").inc()

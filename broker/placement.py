@@ -1,0 +1,79 @@
+"""Where a launch could run, and what it would try first."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from decimal import Decimal
+
+import sqlalchemy as sa
+
+from broker import backends, errors
+from broker.models import Launch
+from broker.people import Person
+from broker.service import Service
+from providers import base
+
+HISTORY = 20  # newest launches that an expectation is made from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """One line of the choice: where, for how much, how soon, or why not."""
+
+    name: str
+    title: str
+    closed: str | None
+    """Why it cannot be chosen, in a sentence; None where it can."""
+    on_this_computer: bool
+    price_per_hour: Decimal | None
+    ready_seconds: float | None
+    """Median of what it took lately; None where it was never tried."""
+
+
+def places(service: Service, person: Person) -> list[Place]:
+    """Every backend, those that can be chosen first. Asks no cloud."""
+    found = [_place(service, person, backend) for backend in backends.offered(service)]
+    return sorted(found, key=lambda place: place.closed is not None)
+
+
+def choose(service: Service, person: Person, name: str | None) -> backends.Backend:
+    """The backend of this name, or the first that is open to this person. Raises NoBackend with the reason."""
+    candidates = [backends.named(service, name)] if name else backends.offered(service)
+    reasons = [candidate.closed_to(service, person) for candidate in candidates]
+    for candidate, reason in zip(candidates, reasons, strict=True):
+        if reason is None:
+            return candidate
+    raise errors.NoBackend(reasons[0] if reasons else None)
+
+
+def next_offer(launch: Launch, account: backends.Account) -> base.Offer:
+    """The first offer not yet tried. Asks the cloud; raises NoOfferLeft, ProviderError."""
+    for offer in account.offers(base.Resources(hours=launch.hours)):
+        if offer.id not in launch.tried:
+            return offer
+    raise errors.NoOfferLeft(launch.message or None)
+
+
+def _place(service: Service, person: Person, backend: backends.Backend) -> Place:
+    local = backend.provider.on_this_computer
+    return Place(
+        name=backend.name,
+        title=backend.title,
+        closed=backend.closed_to(service, person),
+        on_this_computer=local,
+        price_per_hour=Decimal(0) if local else None,
+        ready_seconds=_usual_seconds(service, backend.name),
+    )
+
+
+def _usual_seconds(service: Service, backend: str) -> float | None:
+    query = (
+        sa.select(Launch.created_at, Launch.ready_at)
+        .where(Launch.backend == backend, Launch.ready_at.is_not(None))
+        .order_by(Launch.created_at.desc())
+        .limit(HISTORY)
+    )
+    with service.db.transaction() as session:
+        took = [(ready - created).total_seconds() for created, ready in session.execute(query) if ready]
+    return statistics.median(took) if took else None

@@ -1,0 +1,187 @@
+"""Sessions: the running servers people enter, as gateway and tunnel see them.
+
+Every secret of a session is derived from the broker's root key, so none is stored and a restart changes none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import sqlalchemy as sa
+
+from broker import crypto, launches
+from broker.models import Launch, Order, State
+from broker.service import Service
+
+FRESH_SECONDS = 1.0  # how long a row that was read is believed without a wake-up
+KNOWN_MOST = 10_000  # rows kept; more means that somebody is guessing names
+PREPARING = (State.WAITING, State.PLACED, State.AUTHORIZED, State.STARTING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """One session as its doors see it. Holds digests of the secrets that open it, never those themselves."""
+
+    id: str
+    state: Literal["starting", "ready", "gone"]
+    kind: str | None
+    token_hash: bytes = field(repr=False)
+    secret_hash: bytes = field(repr=False)
+    server_token: str = field(repr=False)
+    cookie_key: bytes = field(repr=False)
+    deadline: dt.datetime
+
+    def opened_by(self, token: str) -> bool:
+        """Whether this is the launch's token. Constant time; a session that is gone opens to nobody."""
+        return self.state != "gone" and crypto.matches(token, self.token_hash)
+
+    def tunnelled_by(self, secret: str) -> bool:
+        """Whether this secret may bring this session's bytes."""
+        return self.state != "gone" and crypto.matches(secret, self.secret_hash)
+
+
+def launch_token(service: Service, launch_id: str) -> str:
+    """What opens this session without a cookie; dies with the launch."""
+    return service.keys.token("launch", launch_id)
+
+
+def tunnel_secret(service: Service, order_id: str) -> str:
+    """What the agent of this order opens its streams with."""
+    return service.keys.token("tunnel", order_id)
+
+
+def server_token(service: Service, order_id: str) -> str:
+    """What the server behind the tunnel asks for; no browser ever sees it."""
+    return service.keys.token("server", order_id)
+
+
+def url(service: Service, launch: Launch, port: int | None = None) -> str:
+    """Where a browser enters, without the token. Ends in the file or page that was asked for."""
+    chosen = service.settings
+    scheme = "https" if chosen.public_url else "http"
+    at = "" if chosen.public_url else f":{port or chosen.port}"
+    return f"{scheme}://{launch.id}.{chosen.session_domain}{at}{entry(launch.path)}"
+
+
+def script_url(service: Service, launch: Launch, port: int | None = None) -> str:
+    """Where a script enters: it cannot resolve `<id>.localhost`, so on this computer it gets a path, with the token only."""
+    if service.settings.public_url:
+        return url(service, launch)
+    return f"http://127.0.0.1:{port or service.settings.port}/s/{launch.id}/"
+
+
+def entry(path: str) -> str:
+    """The path to open, as a path of the session and nothing else: `https://evil`, `//evil` and `..` lead nowhere else."""
+    if path.startswith("/"):
+        # A URL path, as `urlpath` on mybinder.org.
+        rest = "/" + path.replace("\\", "/").lstrip("/")
+        return rest if ".." not in rest.split("?")[0].split("/") else "/"
+    if not path:
+        return "/"
+    from urllib.parse import quote
+
+    clean = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    return "/lab/tree/" + quote("/".join(clean))
+
+
+class Directory:
+    """The sessions of this process's gateway and tunnel: read from the table, kept for a moment. Thread-safe."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._known: dict[str, tuple[float, Session | None]] = {}
+        self.on_gone: list[Callable[[str], None]] = []
+        """Called with the id of a session that has ended, on the thread that found out."""
+        service.fanout.on_change(self.drop)
+
+    def get(self, session_id: str) -> Session | None:
+        """What was read of it last, however long ago. Instant."""
+        known = self._known.get(session_id)
+        return known[1] if known else None
+
+    def fresh(self, session_id: str) -> bool:
+        """Whether `get` can be believed without a `load`."""
+        known = self._known.get(session_id)
+        return known is not None and time.monotonic() - known[0] < FRESH_SECONDS
+
+    async def load(self, session_id: str) -> Session | None:
+        """The session as the table has it, at most FRESH_SECONDS old. Unknown names are remembered as well."""
+        if not self.fresh(session_id):
+            await asyncio.to_thread(self._read, session_id)
+        return self.get(session_id)
+
+    def drop(self, session_id: str) -> None:
+        """Something changed: read it anew, and say so if it is over. From any thread."""
+        known = self._known.pop(session_id, None)
+        if known and known[1] and known[1].state != "gone":
+            self._read(session_id)
+
+    def _read(self, session_id: str) -> None:
+        before = self.get(session_id)
+        found = read(self._service, session_id)
+        if len(self._known) > KNOWN_MOST:
+            self._known.clear()
+        self._known[session_id] = (time.monotonic(), found)
+        if found and found.state == "gone" and not (before and before.state == "gone"):
+            for call in self.on_gone:
+                call(session_id)
+
+
+def read(service: Service, session_id: str) -> Session | None:
+    """The session of this launch as the table has it now; None where there is no such launch."""
+    newest = sa.select(Order).where(Order.launch_id == session_id).order_by(Order.created_at.desc()).limit(1)
+    with service.db.transaction() as session:
+        launch = session.get(Launch, session_id)
+        order = session.scalars(newest).one_or_none()
+    if launch is None:
+        return None
+    order_id = order.id if order else ""
+    return Session(
+        id=launch.id,
+        state=_state(launch),
+        kind=order.kind if order else None,
+        token_hash=crypto.digest(launch_token(service, launch.id)),
+        secret_hash=crypto.digest(tunnel_secret(service, order_id)),
+        server_token=server_token(service, order_id),
+        cookie_key=service.keys.derive(f"cookie:{launch.id}"),
+        deadline=launch.deadline_at,
+    )
+
+
+def _state(launch: Launch) -> Literal["starting", "ready", "gone"]:
+    if launch.stop_wanted or launch.state in (State.STOPPING, State.STOPPED):
+        return "gone"
+    return "ready" if launch.state is State.READY else "starting"
+
+
+def tunnelled(service: Service, session_id: str) -> None:
+    """The first stream of this session is there: the launch may be ready now."""
+    with service.db.transaction() as session:
+        launch = launches.locked(session, session_id)
+        if launch is None or launch.state is not State.STARTING:
+            return
+        session.execute(
+            sa.update(Order)
+            .where(Order.launch_id == session_id, Order.closed_at.is_(None), Order.tunnelled_at.is_(None))
+            .values(tunnelled_at=service.now())
+        )
+        launches.nudge(service, session, launch)
+
+
+def active(service: Service, seconds_ago: dict[str, float]) -> None:
+    """Note when somebody last did something in these sessions, as the gateway saw it."""
+    now = service.now()
+    with service.db.transaction() as session:
+        for session_id, ago in seconds_ago.items():
+            at = now - dt.timedelta(seconds=ago)
+            session.execute(
+                sa.update(Launch)
+                .where(Launch.id == session_id, sa.or_(Launch.last_activity_at.is_(None), Launch.last_activity_at < at))
+                .values(last_activity_at=at)
+                .execution_options(synchronize_session=False)
+            )

@@ -1,0 +1,187 @@
+"""Who asks, and from where: the checks every route shares."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from broker import crypto, errors, people
+from broker.service import Service
+
+COOKIE = "anybinder"
+COOKIE_SECONDS = 30 * 24 * 3600
+KEY_SECONDS = 600  # a key that was printed is good for ten minutes, and once
+KEYS_MOST = 100
+CHANGING = ("POST", "PUT", "PATCH", "DELETE")
+SECURITY_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    # not `no-referrer`: with that, browsers send `Origin: null` on our own forms
+    "referrer-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+
+
+class Door:
+    """The one local person's way in: a one-time key turned into a cookie, and a bearer key for the command line."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._keys: dict[bytes, float] = {}
+        self._lock = threading.Lock()
+        self.bearer = service.keys.token("api", "local")
+
+    def __repr__(self) -> str:
+        return "Door(…)"
+
+    def new_key(self) -> str:
+        """A key that signs one browser in, once, within KEY_SECONDS."""
+        key = secrets.token_urlsafe(24)
+        with self._lock:
+            if len(self._keys) >= KEYS_MOST:
+                self._keys.pop(next(iter(self._keys)))
+            self._keys[crypto.digest(key)] = time.monotonic() + KEY_SECONDS
+        return key
+
+    def spend(self, key: str) -> bool:
+        """Whether this key was still good; it no longer is."""
+        with self._lock:
+            return self._keys.pop(crypto.digest(key), 0.0) > time.monotonic()
+
+    def cookie(self) -> str:
+        """A new cookie, good for COOKIE_SECONDS."""
+        until = str(int(time.time()) + COOKIE_SECONDS)
+        return f"{until}.{self._sign(until)}"
+
+    def admits(self, cookie: str) -> bool:
+        """Whether this is a cookie of ours that has not run out."""
+        until, _, signature = cookie.partition(".")
+        return hmac.compare_digest(signature, self._sign(until)) and until.isdigit() and int(until) > time.time()
+
+    def _sign(self, until: str) -> str:
+        return hmac.new(self._service.keys.derive("door"), until.encode(), hashlib.sha256).hexdigest()
+
+
+def service_of(request: Request) -> Service:
+    """The service of this process."""
+    service: Service = request.app.state.service
+    return service
+
+
+def door_of(request: Request) -> Door:
+    """The door of this process."""
+    door: Door = request.app.state.door
+    return door
+
+
+def bearer(request: Request) -> str:
+    """The token after `Bearer` or `token`; empty where there is none."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() in ("bearer", "token") else ""
+
+
+def signed_in(request: Request) -> people.Person | None:
+    """The person who asks, or None. A cookie counts only on the host name that set it, never on 127.0.0.1."""
+    door = door_of(request)
+    if token := bearer(request):
+        return people.LOCAL if hmac.compare_digest(token, door.bearer) else None
+    if not is_address(request.headers.get("host", "")) and door.admits(request.cookies.get(COOKIE, "")):
+        return people.LOCAL
+    return None
+
+
+def person(request: Request) -> people.Person:
+    """The person who asks. Raises NotSignedIn."""
+    found = signed_in(request)
+    if found is None:
+        raise errors.NotSignedIn
+    return found
+
+
+def is_address(host: str) -> bool:
+    """Whether this Host is the loopback address, where sessions have paths and so no cookie may live."""
+    return host.startswith(("127.", "[::1]"))
+
+
+Asking = Annotated[people.Person, Depends(person)]
+At = Annotated[Service, Depends(service_of)]
+
+
+class Guard:
+    """Around every route: known hosts only, own origin for whatever changes something, one set of headers."""
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        refusal = self._refusal(scope, headers)
+        answer = refusal or self._elsewhere(scope, headers) or self._app
+        await answer(scope, receive, _with_headers(send, close=refusal is not None))
+
+    def _refusal(self, scope: Scope, headers: Headers) -> JSONResponse | None:
+        host = headers.get("host", "").lower()
+        if host not in self._hosts:
+            return _refuse(421, "This broker does not answer to that host name. Use the address it printed.", "host")
+        if scope["path"].startswith("/agent/") or headers.get("authorization"):
+            return None  # bearers carry their own proof; a browser never adds one by itself
+        if scope["method"] in CHANGING and not same_origin(host, headers):
+            return _refuse(403, "Another page tried to do this. Open Anybinder itself and do it there.", "origin")
+        return None
+
+    def _elsewhere(self, scope: Scope, headers: Headers) -> RedirectResponse | None:
+        """People belong on `localhost`: on 127.0.0.1 their cookie would lie beside the paths of sessions."""
+        host = headers.get("host", "")
+        wants_page = scope["method"] == "GET" and "text/html" in headers.get("accept", "")
+        if not (is_address(host) and wants_page and not headers.get("authorization")):
+            return None
+        port = host.rpartition(":")[2]
+        query = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
+        path = "/" + scope["path"].lstrip("/\\")
+        return RedirectResponse(f"http://localhost:{port}{path}{query}", status_code=307)
+
+
+def same_origin(host: str, headers: Headers) -> bool:
+    """Whether a browser says that the page of this very host asks. A browser that says nothing at all is refused."""
+    origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+    if origin is not None and urlsplit(origin).netloc.lower() != host:
+        return False
+    if site is not None and site != "same-origin":
+        return False
+    return origin is not None or site is not None
+
+
+def _refuse(status: int, sentence: str, reason: str) -> JSONResponse:
+    return JSONResponse({"detail": sentence, "reason": reason}, status_code=status)
+
+
+def _with_headers(send: Send, *, close: bool) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+            if close:
+                headers["connection"] = "close"
+        await send(message)
+
+    return sending
