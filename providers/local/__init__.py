@@ -17,10 +17,12 @@ worker, after any crash, finds what another has begun:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -29,12 +31,21 @@ import psutil
 
 from providers import processes
 from providers.base import Connection, Credential, Instance, InstanceState, Offer, Order, Provider, Resources, Setting
-from providers.errors import BadCredential, InvalidOrder, NoCapacity
+from providers.errors import BadCredential, InvalidOrder, NoCapacity, ProviderUnavailable
 from providers.local.place import Place
 
 OFFER = "this-computer"
 SOCKET_BYTES = 107  # longest path of a unix socket on Linux (103 on macOS)
 ORDER_ID = re.compile(r"[a-z0-9]{1,32}")
+
+
+@contextlib.contextmanager
+def _trouble_is_unavailable() -> Iterator[None]:
+    """A full disk, a folder taken away, no process to be had: what happened is not known, so come back later."""
+    try:
+        yield
+    except (OSError, subprocess.SubprocessError) as trouble:
+        raise ProviderUnavailable(f"This computer is in trouble: {trouble}.") from trouble
 
 
 class LocalProvider(Provider):
@@ -97,6 +108,7 @@ class LocalProvider(Provider):
         folder = next(place for place in (self._home, *self._home.parents) if place.is_dir())
         return shutil.disk_usage(folder).free // 2**30
 
+    @_trouble_is_unavailable()
     def provision(self, credential: Credential, order: Order) -> Instance:  # noqa: ARG002
         """Start the agent. Returns before it has run its first line."""
         place = self._place(order.id)
@@ -138,6 +150,7 @@ class LocalProvider(Provider):
             limits["RLIMIT_DATA"] = self._memory_mb * 2**20
         return limits
 
+    @_trouble_is_unavailable()
     def describe(self, credential: Credential, instance_id: str) -> Instance:  # noqa: ARG002
         """How it is now; an instance that is being ended is helped on its way."""
         if not ORDER_ID.fullmatch(instance_id):
@@ -146,6 +159,7 @@ class LocalProvider(Provider):
         place.help_ending()
         return place.instance()
 
+    @_trouble_is_unavailable()
     def terminate(self, credential: Credential, instance_id: str | None, order_id: str) -> None:  # noqa: ARG002
         """Ask the agent to end; `describe` and `instances` kill what is left after a grace."""
         if not ORDER_ID.fullmatch(order_id):
@@ -155,6 +169,7 @@ class LocalProvider(Provider):
             place.ask_to_end()
             place.end()
 
+    @_trouble_is_unavailable()
     def instances(self, credential: Credential, broker: str) -> list[Instance]:  # noqa: ARG002
         """Every folder, and every marked process whose folder is gone."""
         found = []

@@ -135,7 +135,12 @@ class Place:
         return InstanceState.STOPPING, self._last_words()
 
     def _is_held(self) -> bool:
-        """Whether the agent lives: it holds this lock for life, and the kernel lets go of it with the process."""
+        """Whether the agent lives: it holds this lock for life, and the kernel lets go of it with the process.
+
+        Asked only once `pid` is there: before, our asking could be what keeps the agent from taking the lock.
+        """
+        if not (self.folder / "pid").exists():
+            return False
         try:
             lock = os.open(self.folder / "agent.lock", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -149,11 +154,11 @@ class Place:
         return False
 
     def _agent(self) -> psutil.Process | None:
-        """The agent's process: by the number it wrote, believed with its mark or lock; else by its command line."""
+        """The agent's process: by the number it wrote, believed only with its mark; else by its command line."""
         with contextlib.suppress(OSError, ValueError, psutil.Error):
             pid = int((self.folder / "pid").read_text().split()[0])
-            known = processes.mark_of(pid) == self.order_id or self._is_held()
-            return psutil.Process(pid) if known else None
+            if processes.mark_of(pid) == self.order_id:
+                return psutil.Process(pid)
         for process in processes.marked(self.order_id):
             with contextlib.suppress(psutil.Error):
                 if str(self.folder / "boot.json") in process.cmdline():
