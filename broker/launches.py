@@ -150,6 +150,7 @@ def _write(service: Service, launch: Launch) -> tuple[Launch, bool]:
         if running is not None:
             return _reconnected(running, launch), False
         session.add(launch)
+        session.flush()  # its first event refers to it
         events.append(service, session, launch, "Waiting to start.", phase=Phase.WAITING)
         db.after_commit(session, lambda: service.queue.enqueue("advance", launch.id))
     log.info("launch_requested", launch=launch.id, spec=launch.spec, backend=launch.backend)

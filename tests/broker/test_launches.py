@@ -1,0 +1,438 @@
+"""The spine, edge by edge (docs/architecture.md, "States")."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from collections.abc import Callable
+from decimal import Decimal
+
+import pytest
+import sqlalchemy as sa
+
+from broker import errors, launches, orders, people
+from broker.models import Launch, Order, State
+from providers import errors as clouds
+from tests.broker.conftest import Bench, Clock
+from tests.doubles.desk_cloud import DeskCloud, SlowListingCloud
+
+
+def all_orders(bench: Bench) -> list[Order]:
+    with bench.at.db.transaction() as session:
+        return list(session.scalars(sa.select(Order).order_by(Order.created_at)))
+
+
+# --- asking ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_writes_one_row_and_one_waiting_event_and_buys_nothing(bench: Bench) -> None:
+    launch = bench.request()
+    assert launch.state is State.WAITING
+    assert bench.phases(launch) == ["waiting"]
+    assert bench.cloud.calls == []
+
+
+def test_the_same_name_with_unchanged_parameters_reconnects(bench: Bench) -> None:
+    first, new = launches.request(bench.at, people.LOCAL, launches.Wish(repo=bench.repo, backend="desk", name="a"))
+    again, second = launches.request(bench.at, people.LOCAL, launches.Wish(repo=bench.repo, backend="desk", name="a"))
+    assert (new, second) == (True, False)
+    assert again.id == first.id
+
+
+def test_the_same_name_with_changed_parameters_says_what_changed(bench: Bench) -> None:
+    bench.request(name="a")
+    with pytest.raises(errors.NameTaken, match=r"the path is unset there, notes\.ipynb here"):
+        bench.request(name="a", path="notes.ipynb")
+
+
+def test_a_name_is_free_again_once_its_launch_has_stopped(bench: Bench) -> None:
+    first = bench.request(name="a")
+    launches.stop(bench.at, first.id)
+    bench.until_stopped(first)
+    assert bench.request(name="a", path="other").id != first.id
+
+
+def test_two_requests_for_one_name_at_once_make_one_launch(bench: Bench) -> None:
+    start, found = threading.Barrier(4), []
+
+    def ask() -> None:
+        start.wait()
+        found.append(bench.request(name="a").id)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert len(set(found)) == 1
+
+
+def test_an_unknown_backend_is_named_with_those_that_exist(bench: Bench) -> None:
+    with pytest.raises(errors.BadRequest, match="“moon”.*desk"):
+        bench.request(backend="moon")
+
+
+def test_hours_are_bounded_by_the_operator(bench: Bench) -> None:
+    assert bench.request(hours=1000).hours == bench.at.settings.max_hours
+
+
+def test_somebody_elses_launch_is_not_found(bench: Bench) -> None:
+    launch = bench.request()
+    with pytest.raises(errors.NotFound):
+        launches.get(bench.at, people.Person(id="mallory"), launch.id)
+
+
+# --- the plain path -------------------------------------------------------------------------------------------------
+
+
+def test_a_launch_walks_from_waiting_to_ready_to_stopped(bench: Bench) -> None:
+    launch = bench.ready()
+    launches.stop(bench.at, launch.id)
+    launch = bench.until_stopped(launch)
+    assert [line["state"] for line in bench.events(launch)] == [
+        "waiting", "placed", "authorized", "starting", "ready", "ready", "stopping", "stopped",
+    ]  # fmt: skip
+    assert bench.cloud.instances_by_order == {}
+    assert launch.stopped_at is not None
+
+
+def test_money_is_promised_before_buying_and_settled_after(bench: Bench, clock: Clock) -> None:
+    launch = bench.ready(hours=2)
+    (order,) = all_orders(bench)
+    assert order.promised > Decimal("1.00")  # two hours at 0.50, and the longest preparation
+    clock.move(hours=1)
+    launches.stop(bench.at, launch.id)
+    bench.until_stopped(launch)
+    (order,) = all_orders(bench)
+    assert Decimal("0.50") <= (order.settled or Decimal(0)) < Decimal("0.51")
+
+
+def test_a_phase_the_agent_reports_is_the_launchs_phase(bench: Bench) -> None:
+    launch = bench.advance(bench.request())
+    bench.enrol(launch)
+    bench.report(launch, ("fetching", "Fetching"), ("building", "Building"))
+    assert bench.launch(launch.id).phase == "building"
+
+
+def test_it_is_not_ready_before_a_stream_is_parked(bench: Bench) -> None:
+    launch = bench.advance(bench.request())
+    bench.enrol(launch)
+    bench.report(launch, server="up", kind="app")
+    assert bench.advance(launch).state is State.STARTING
+
+
+# --- leases ---------------------------------------------------------------------------------------------------------
+
+
+def test_two_workers_at_once_buy_once(bench: Bench) -> None:
+    launch = bench.request()
+    threads = [threading.Thread(target=launches.advance, args=(bench.at, launch.id)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(bench.cloud.bought) == 1
+
+
+def test_a_leased_launch_is_left_alone_until_the_lease_runs_out(bench: Bench, clock: Clock) -> None:
+    launch = bench.request()
+    assert launches._lease(bench.at, launch.id) is not None
+    assert bench.advance(launch).state is State.WAITING
+    assert launches.due(bench.at) == []
+    clock.move(seconds=bench.at.settings.lease_seconds + 1)
+    assert launches.due(bench.at) == [launch.id]
+    assert bench.advance(launch).state is State.STARTING
+
+
+def test_what_a_worker_does_after_its_lease_ran_out_is_not_written(bench: Bench, clock: Clock) -> None:
+    launch = bench.request()
+    late = launches._lease(bench.at, launch.id)
+    assert late is not None
+    clock.move(seconds=bench.at.settings.lease_seconds + 1)
+    bench.advance(launch)
+    assert not launches._settle(bench.at, late, launches.Next(state=State.STOPPED))
+    assert bench.launch(launch.id).state is State.STARTING
+
+
+def test_a_wish_to_stop_during_a_step_is_seen_when_the_step_settles(bench: Bench) -> None:
+    launch = bench.request()
+    held = launches._lease(bench.at, launch.id)
+    assert held is not None
+    launches.stop(bench.at, launch.id)
+    assert launches._settle(bench.at, held, launches.Next(state=State.WAITING, wait=3600))
+    assert bench.until_stopped(launch).state is State.STOPPED
+
+
+def test_a_restarted_owner_of_the_state_folder_forgets_all_leases(bench: Bench) -> None:
+    launch = bench.request()
+    launches._lease(bench.at, launch.id)
+    launches.release_leases(bench.at)
+    assert bench.advance(launch).state is State.STARTING
+
+
+# --- clouds that refuse ---------------------------------------------------------------------------------------------
+
+
+def test_no_capacity_ends_the_order_and_tries_the_next_offer(bench: Bench) -> None:
+    bench.cloud.refuse("provision", clouds.NoCapacity("No small one is free."))
+    launch = bench.advance(bench.request())
+    assert launch.state is State.STARTING
+    first, second = all_orders(bench)
+    assert first.closed_at is not None
+    assert (first.offer["id"], second.offer["id"]) == ("small", "large")
+    assert "No small one is free." in bench.said(launch)
+
+
+def test_when_every_offer_was_tried_it_fails_with_the_last_reason(bench: Bench) -> None:
+    bench.cloud.refuse("provision", *[clouds.NoCapacity("Nothing is free.")] * 2)
+    launch = bench.until_stopped(bench.request())
+    assert bench.phases(launch) == ["waiting", "failed"]
+    assert launch.message == "Nothing is free."
+    assert all(order.closed_at for order in all_orders(bench))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (clouds.QuotaExceeded("Your quota “vCPUs” (8) is used up."), "quota"),
+        (clouds.BadCredential("Sign in again."), "credential"),
+        (clouds.PermissionMissing("ec2:RunInstances is missing."), "permission"),
+    ],
+)
+def test_what_no_retry_mends_fails_at_once_with_the_clouds_sentence(
+    bench: Bench, error: clouds.ProviderError, reason: str
+) -> None:
+    bench.cloud.refuse("provision", error)
+    launch = bench.until_stopped(bench.request())
+    assert (launch.reason, launch.message) == (reason, str(error))
+    assert bench.cloud.bought == []
+
+
+def test_a_cloud_out_of_reach_is_asked_again_with_the_same_order(bench: Bench, clock: Clock) -> None:
+    bench.cloud.lose("provision", *[clouds.ProviderUnavailable("No answer.")] * 3)
+    launch = bench.request()
+    for _ in range(4):
+        launch = bench.advance(launch)
+        clock.move(seconds=launches.RETRY_SECONDS)
+    assert launch.state is State.STARTING
+    assert len(bench.cloud.bought) == 1
+    assert bench.said(launch).count("No answer.") == 1
+
+
+def test_a_cloud_that_stays_out_of_reach_fails_the_launch_in_the_end(bench: Bench, clock: Clock) -> None:
+    bench.cloud.refuse("sign_in", *[clouds.ProviderUnavailable("No answer.")] * 500)
+    launch = bench.request()
+    while "failed" not in bench.phases(launch):
+        bench.advance(launch)
+        clock.move(seconds=launches.RETRY_SECONDS)
+    assert bench.launch(launch.id).reason == "unavailable"
+
+
+def test_a_credential_that_ends_too_soon_is_refused_before_buying(bench: Bench, clock: Clock) -> None:
+    bench.cloud.expires_at = clock() + dt.timedelta(hours=1)
+    launch = bench.until_stopped(bench.request(hours=5))
+    assert "ends before the session would" in launch.message
+    assert "provision" not in bench.cloud.calls
+
+
+# --- machines that let one down -------------------------------------------------------------------------------------
+
+
+def test_a_machine_that_never_reports_is_ended_and_another_tried(bench: Bench, clock: Clock) -> None:
+    launch = bench.advance(bench.request())
+    clock.move(minutes=bench.at.settings.boot_minutes, seconds=1)
+    launch = bench.advance(launch)
+    assert launch.state is State.STARTING
+    assert [order.offer["id"] for order in all_orders(bench)] == ["small", "large"]
+    assert len(bench.cloud.instances_by_order) == 1
+
+
+def test_a_machine_that_ends_before_it_enrolled_is_replaced(bench: Bench, clock: Clock) -> None:
+    launch = bench.advance(bench.request())
+    bench.cloud.ends()
+    clock.move(seconds=launches.LOOK_SECONDS)
+    launch = bench.advance(launch)
+    assert launch.state is State.STARTING
+    assert len(all_orders(bench)) == 2
+
+
+def test_a_machine_that_ends_while_building_fails_the_launch(bench: Bench, clock: Clock) -> None:
+    launch = bench.advance(bench.request())
+    bench.enrol(launch)
+    bench.advance(launch)
+    bench.cloud.ends()
+    clock.move(seconds=launches.LOOK_SECONDS)
+    launch = bench.until_stopped(launch)
+    assert (launch.reason, launch.message) == ("instance_lost", "it went away")
+
+
+def test_what_the_agent_calls_a_failure_fails_the_launch_with_its_sentence(bench: Bench) -> None:
+    launch = bench.advance(bench.request())
+    bench.enrol(launch)
+    answer = bench.report(launch, ("building", "…"), ("failed", "postBuild failed: no such file."))
+    assert answer["command"] == "stop"
+    launch = bench.until_stopped(launch)
+    assert bench.phases(launch)[-1] == "failed"
+    assert (launch.reason, launch.message) == ("build_failed", "postBuild failed: no such file.")
+
+
+def test_a_build_that_takes_too_long_is_ended(bench: Bench, clock: Clock) -> None:
+    launch = bench.advance(bench.request())
+    bench.enrol(launch)
+    clock.move(minutes=bench.at.settings.boot_minutes + bench.at.settings.build_minutes, seconds=1)
+    launch = bench.until_stopped(launch)
+    assert "longer than it may" in launch.message
+
+
+# --- a running session ----------------------------------------------------------------------------------------------
+
+
+def test_an_idle_session_is_stopped(bench: Bench, clock: Clock) -> None:
+    launch = bench.ready()
+    clock.move(minutes=bench.at.settings.idle_minutes - 1)
+    bench.report(launch, server="up", kind="jupyter")
+    assert bench.advance(launch).state is State.READY
+    clock.move(minutes=2)
+    assert bench.until_stopped(launch).reason == "idle"
+
+
+def test_activity_keeps_a_session(bench: Bench, clock: Clock) -> None:
+    launch = bench.ready()
+    clock.move(minutes=29)
+    bench.report(launch, server="up", kind="jupyter", last_activity=clock().isoformat())
+    clock.move(minutes=14)
+    bench.report(launch, server="up", kind="jupyter")
+    assert bench.advance(launch).state is State.READY
+
+
+def test_activity_from_the_future_does_not_keep_a_session_for_ever(bench: Bench, clock: Clock) -> None:
+    launch = bench.ready()
+    bench.report(launch, server="up", kind="app", last_activity="2099-01-01T00:00:00+00:00")
+    clock.move(minutes=bench.at.settings.idle_minutes, seconds=1)
+    assert bench.until_stopped(launch).reason == "idle"
+
+
+def test_a_session_ends_at_its_deadline(make_bench: Callable[..., Bench], clock: Clock) -> None:
+    bench = make_bench(idle_minutes=600)
+    launch = bench.ready(hours=1)
+    assert launch.deadline_at - clock() == dt.timedelta(hours=1)
+    clock.move(hours=1)
+    assert bench.until_stopped(launch).reason == "expired"
+
+
+def test_a_machine_that_ends_by_itself_is_noticed(bench: Bench, clock: Clock) -> None:
+    launch = bench.ready()
+    bench.cloud.ends()
+    clock.move(seconds=2 * bench.at.settings.heartbeat_seconds + 1)
+    assert bench.until_stopped(launch).reason == "lost"
+
+
+def test_a_machine_that_falls_silent_is_ended(bench: Bench, clock: Clock) -> None:
+    launch = bench.ready()
+    clock.move(minutes=bench.at.settings.silence_minutes, seconds=1)
+    launch = bench.until_stopped(launch)
+    assert launch.reason == "lost"
+    assert bench.cloud.instances_by_order == {}
+
+
+# --- the one way out ------------------------------------------------------------------------------------------------
+
+
+def test_stopped_is_written_only_after_the_cloud_says_that_it_is_gone(bench: Bench, clock: Clock) -> None:
+    launch = bench.ready()
+    bench.cloud.clings = 3
+    launches.stop(bench.at, launch.id)
+    for _ in range(3):
+        launch = bench.advance(launch)
+        assert launch.state is State.STOPPING
+        clock.move(seconds=1)
+    assert bench.advance(launch).state is State.STOPPED
+
+
+def test_stopping_never_gives_up(bench: Bench, clock: Clock) -> None:
+    launch = bench.ready()
+    bench.cloud.refuse("terminate", *[clouds.BadCredential("Sign in again.")] * 200)
+    launches.stop(bench.at, launch.id)
+    launch = bench.until_stopped(launch, looks=300)
+    assert bench.cloud.instances_by_order == {}
+    assert bench.said(launch).count("Sign in again.") == 1
+
+
+def test_an_empty_list_proves_nothing_before_the_cloud_has_caught_up(
+    make_bench: Callable[..., Bench], clock: Clock
+) -> None:
+    """The answer was lost and the list lags: closing now would leave a machine nobody remembers."""
+    bench = make_bench(SlowListingCloud())
+    bench.cloud.lose("provision", clouds.ProviderUnavailable("No answer."))
+    launch = bench.advance(bench.request())
+    launches.stop(bench.at, launch.id)
+    bench.cloud.instances_by_order.clear()
+    launch = bench.advance(launch)
+    assert launch.state is State.STOPPING
+    clock.move(seconds=61)
+    assert bench.advance(launch).state is State.STOPPED
+
+
+def test_a_lost_answer_is_ended_by_its_tag(bench: Bench) -> None:
+    bench.cloud.lose("provision", clouds.ProviderUnavailable("No answer."))
+    launch = bench.advance(bench.request())
+    assert bench.order(launch).instance is None
+    assert len(bench.cloud.instances_by_order) == 1
+    launches.stop(bench.at, launch.id)
+    bench.until_stopped(launch)
+    assert bench.cloud.instances_by_order == {}
+
+
+def test_a_launch_stopped_before_it_was_ready_has_failed_for_whoever_follows_it(bench: Bench) -> None:
+    launch = bench.advance(bench.request())
+    launches.stop(bench.at, launch.id)
+    assert bench.phases(launch) == ["waiting", "failed"]
+
+
+def test_stopping_twice_says_so_once(bench: Bench) -> None:
+    launch = bench.ready()
+    launches.stop(bench.at, launch.id)
+    launches.stop(bench.at, launch.id)
+    assert bench.said(launch).count("Stopped at your wish.") == 1
+
+
+def test_an_error_of_our_own_fails_the_launch_and_still_ends_the_machine(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = bench.advance(bench.request())
+
+    def broken(*_: object) -> launches.Next:
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(launches.STEPS, State.STARTING, broken)
+    with bench.at.db.transaction() as session:
+        launches.nudge(bench.at, session, launches.locked(session, launch.id))  # type: ignore[arg-type]
+    launch = bench.until_stopped(launch)
+    assert "ZeroDivisionError" in launch.message
+    assert bench.cloud.instances_by_order == {}
+
+
+def test_no_order_is_closed_that_was_not_asked_after(bench: Bench) -> None:
+    launch = bench.ready()
+    order = bench.order(launch)
+    bench.cloud.calls.clear()
+    assert orders.end(bench.at, order)
+    assert bench.cloud.calls[-3:] == ["terminate", "describe", "instances"]
+
+
+def test_no_network_call_happens_inside_a_transaction(
+    make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On SQLite a transaction that is open holds the write lock, so a second one from the same thread would hang."""
+
+    class Writing(DeskCloud):
+        def _called(self, verb: str) -> None:
+            with bench.at.db.transaction() as session:
+                session.execute(sa.select(Launch.id)).all()
+            super()._called(verb)
+
+    bench = make_bench(Writing())
+    launch = bench.ready()
+    launches.stop(bench.at, launch.id)
+    assert bench.until_stopped(launch).state is State.STOPPED
