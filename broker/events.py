@@ -79,15 +79,28 @@ async def follow(
     """
     with service.fanout.listen(launch_id) as wake:
         while True:
+            # Asked before the lines are read, so that the last one cannot slip in between.
+            over = await asyncio.to_thread(finished, service, launch_id, to_the_end=to_the_end)
             lines = await asyncio.to_thread(read, service, launch_id, after)
             for line in lines:
                 after = line["id"]
                 yield line
                 if _is_last(line, to_the_end=to_the_end):
                     return
+            if over and not lines:
+                return  # whoever comes back with the last number has seen it all
             # A lost wake-up costs one keep-alive interval, no line.
             if not lines and not await wake.wait(KEEPALIVE_SECONDS):
                 yield None
+
+
+def finished(service: Service, launch_id: str, *, to_the_end: bool = False) -> bool:
+    """Whether the last line that `follow` would give has been written."""
+    with service.db.transaction() as session:
+        launch = session.get(Launch, launch_id)
+    if launch is None or launch.state is State.STOPPED:
+        return True
+    return not to_the_end and launch.phase in (Phase.READY, Phase.FAILED)
 
 
 def _is_last(line: dict[str, Any], *, to_the_end: bool) -> bool:

@@ -49,7 +49,6 @@ def stop(asking: deps.Asking, at: deps.At, launch_id: str) -> dict[str, Any]:
 
 @router.get("/launches/{launch_id}/events")
 async def follow(
-    request: Request,
     asking: deps.Asking,
     at: deps.At,
     launch_id: str,
@@ -66,6 +65,8 @@ async def follow(
     start = int(last_event_id) if last_event_id.isdigit() else after
     if "application/json" in accept and "text/event-stream" not in accept:
         return JSONResponse(await run_in_threadpool(_all, at, launch.id, start))
+    if await run_in_threadpool(_seen_all, at, launch, start, to_the_end=follow):
+        return Response(status_code=204)  # what tells an EventSource not to come back
     return StreamingResponse(
         _stream(at, asking, launch.id, start, to_the_end=follow),
         media_type="text/event-stream",
@@ -130,6 +131,10 @@ def _all(at: Service, launch_id: str, after: int) -> list[dict[str, Any]]:
         lines += page
         after = page[-1]["id"]
     return lines
+
+
+def _seen_all(at: Service, launch: Launch, start: int, *, to_the_end: bool) -> bool:
+    return bool(start) and events.finished(at, launch.id, to_the_end=to_the_end) and not events.read(at, launch.id, start)
 
 
 async def _stream(at: Service, asking: Person, launch_id: str, after: int, *, to_the_end: bool) -> AsyncIterator[str]:
