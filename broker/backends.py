@@ -80,9 +80,9 @@ def named(service: Service, name: str) -> Backend:
     return configured[name]
 
 
-def providers() -> dict[str, type[base.Provider]]:
-    """Every installed kind of compute by the name of its entry point."""
-    return {point.name: point.load() for point in metadata.entry_points(group=GROUP)}
+def installed() -> dict[str, metadata.EntryPoint]:
+    """Every installed kind of compute by the name of its entry point, not yet imported: SDKs are heavy."""
+    return {point.name: point for point in metadata.entry_points(group=GROUP)}
 
 
 def _configured(service: Service) -> dict[str, Backend]:
@@ -95,13 +95,13 @@ def _configured(service: Service) -> dict[str, Backend]:
 
 
 def _build(chosen: settings.Settings, setting: settings.BackendSetting) -> Backend:
-    kinds = providers()
+    kinds = installed()
     if setting.provider not in kinds:
         raise errors.BadRequest(
             f"The backend “{setting.name}” names the provider “{setting.provider}”, which is not installed. "
             f"Installed are: {', '.join(sorted(kinds))}."
         )
-    kind = kinds[setting.provider]
+    kind: type[base.Provider] = kinds[setting.provider].load()
     provider = kind({**_places(chosen, kind), **setting.configuration})
     return Backend(name=setting.name, title=setting.title or kind.title, provider=provider, setting=setting)
 

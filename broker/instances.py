@@ -75,6 +75,7 @@ def enrol(service: Service, token: str, said: Enrolment) -> dict[str, Any]:
         elif order.agent_hash is None:
             order.agent_hash = crypto.digest(said.agent)
             order.enrolled_at = order.agent_seen_at = service.now()
+            db.after_commit(session, lambda: service.fanout.publish(launch.id))  # the tunnel must know this order now
             launches.nudge(service, session, launch)
     if stolen:
         raise errors.EnrolmentRefused("This token was used before. The instance is being ended.")

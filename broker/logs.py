@@ -22,10 +22,13 @@ def configure(chosen: Settings) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    # Tracebacks never show local variables: one of them may be a secret.
+    transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     if as_json:
-        shown += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        shown += [structlog.processors.ExceptionRenderer(transformer), structlog.processors.JSONRenderer()]
     else:
-        shown += [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        plain = structlog.dev.plain_traceback
+        shown += [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     structlog.configure(
         processors=shown,
         wrapper_class=structlog.make_filtering_bound_logger(level),

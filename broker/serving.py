@@ -84,7 +84,13 @@ def build(at: service.Service, *, while_needed: bool = False) -> uvicorn.Server:
     app = application.create(at)
     holder: list[uvicorn.Server] = []
     app.router.lifespan_context = functools.partial(_alongside, at=at, while_needed=while_needed, server=holder)
-    doors = front.Doors(at.settings, directory, on_tunnel=functools.partial(_tunnelled, at))
+    doors = front.Doors(
+        at.settings,
+        directory,
+        on_tunnel=functools.partial(_tunnelled, at),
+        hosts=application.hosts(at.settings),
+        sockets=at.settings.runtime / "t",
+    )
     app.state.doors = doors
     config = uvicorn.Config(
         app,
@@ -132,7 +138,7 @@ async def _alongside(
 
 async def _announce(app: FastAPI, server: list[uvicorn.Server]) -> None:
     """Say that it runs once it does."""
-    while not server[0].started:
+    while not server[0].started:  # noqa: ASYNC110  uvicorn has no event for it
         await asyncio.sleep(0.005)
     await asyncio.to_thread(app.state.on_ready)
 

@@ -69,7 +69,7 @@ def test_two_requests_for_one_name_at_once_make_one_launch(bench: Bench) -> None
 
 
 def test_an_unknown_backend_is_named_with_those_that_exist(bench: Bench) -> None:
-    with pytest.raises(errors.BadRequest, match="“moon”.*desk"):
+    with pytest.raises(errors.BadRequest, match=r"“moon”.*desk"):
         bench.request(backend="moon")
 
 
