@@ -10,6 +10,8 @@ from broker.repos import http, remotes
 
 @dataclass(frozen=True, kw_only=True)
 class Asking:
+    """Settings, and the two ways of asking: a web server, a git repository."""
+
     settings: settings.Settings
     http: http.Http
     remotes: remotes.Remotes

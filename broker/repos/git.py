@@ -37,7 +37,7 @@ class Git(base.RepoProvider):
     def parse(self, spec: str) -> base.RepoSpec:
         address, ref = halves(spec)
         found = self.detect(urls.split(urls.clean(address)))
-        return replace(found, ref=lowered(urls.ref(ref)), path="", divided=True) if ref else found
+        return replace(found, ref=remotes.lowered(urls.ref(ref)), path="", divided=True) if ref else found
 
     def spec(self, spec: base.RepoSpec) -> str:
         return f"{quote(spec.repo, safe='')}/{quote(spec.ref, safe='')}"
@@ -92,6 +92,7 @@ def halves(spec: str) -> tuple[str, str]:
 
 
 def where_the_page_begins(segments: tuple[str, ...]) -> int | None:
+    """How many segments are the repository; None where the whole address is."""
     for at in range(1, len(segments) - 2):
         if segments[at : at + 2] in PAGES:
             return at
@@ -99,19 +100,17 @@ def where_the_page_begins(segments: tuple[str, ...]) -> int | None:
 
 
 def opened(page: list[str]) -> dict[str, object]:
+    """Reference and path of a page of GitLab or Gitea."""
     kind, *rest = page
     if kind in FIXED and kind != "commit":
         return {"ref": urls.ref("tags/" + "/".join(rest))}
-    first, path = lowered(urls.ref(rest[0])), urls.path("/".join(rest[1:]))
+    first, path = remotes.lowered(urls.ref(rest[0])), urls.path("/".join(rest[1:]))
     sure = not path or first == "HEAD" or kind == "commit" or remotes.COMMIT.fullmatch(first) is not None
     return {"ref": first, "path": path, "divided": sure}
 
 
-def lowered(ref: str) -> str:
-    return ref.lower() if remotes.COMMIT.fullmatch(ref.lower()) else ref
-
-
 def divided(spec: base.RepoSpec, refs: dict[str, str]) -> base.RepoSpec:
+    """The same, with the branch that exists. Raises RefNotFound."""
     found = remotes.divided(refs, f"{spec.ref}/{spec.path}")
     if found is None:
         raise no_ref(spec)
@@ -119,6 +118,7 @@ def divided(spec: base.RepoSpec, refs: dict[str, str]) -> base.RepoSpec:
 
 
 def no_ref(spec: base.RepoSpec) -> errors.RefNotFound:
+    """The refusal that says what to write instead."""
     if spec.ref == "HEAD":
         return errors.RefNotFound("The repository is empty, or has no default branch. Push a commit, or name a branch.")
     if remotes.SHORT.fullmatch(spec.ref):
@@ -130,6 +130,7 @@ def no_ref(spec: base.RepoSpec) -> errors.RefNotFound:
 
 
 def resolved(spec: base.RepoSpec, commit: str, via: str) -> base.Resolved:
+    """All that follows from the commit."""
     last = spec.repo.rstrip("/").removesuffix(".git").split("//", 1)[-1]
     return base.Resolved(
         spec=spec,

@@ -39,7 +39,9 @@ class GitHub(base.RepoProvider):
                 f"“{spec[:80]}” names no repository. Write owner/name, and /branch behind it if you like."
             )
         ref = urls.ref(urls.decoded(parts[2])) if len(parts) == 3 else "HEAD"
-        return base.RepoSpec(provider=self.prefix, repo=repository(*map(urls.decoded, parts[:2])), ref=sha_lowered(ref))
+        return base.RepoSpec(
+            provider=self.prefix, repo=repository(*map(urls.decoded, parts[:2])), ref=remotes.lowered(ref)
+        )
 
     def spec(self, spec: base.RepoSpec) -> str:
         return f"{spec.repo}/{base.quoted(spec.ref)}"
@@ -101,17 +103,15 @@ def undivided(rest: list[str]) -> dict[str, object]:
 
 
 def repository(owner: str, name: str) -> str:
+    """`owner/name`, as GitHub spells such. Raises BadSpec."""
     name = name.removesuffix(".git")
     if not OWNER.fullmatch(owner) or not NAME.fullmatch(name) or name in ("", ".", ".."):
         raise errors.BadSpec(f"“{owner[:80]}/{name[:80]}” cannot be a repository on GitHub. Write owner/name.")
     return f"{owner}/{name}"
 
 
-def sha_lowered(ref: str) -> str:
-    return ref.lower() if remotes.COMMIT.fullmatch(ref.lower()) else ref
-
-
 def commit_by_api(spec: base.RepoSpec, asking: Asking) -> str:
+    """The commit, at the cost of one question at most. Raises RepoError."""
     answer = ask(f"repos/{spec.repo}/commits/{quote(spec.ref, safe='/')}", SHA_TYPE, asking)
     commit = answer.body.decode("latin-1").strip()
     if answer.status == 200 and remotes.COMMIT.fullmatch(commit):
@@ -122,6 +122,7 @@ def commit_by_api(spec: base.RepoSpec, asking: Asking) -> str:
 
 
 def refusal(answer: http.Answer, spec: base.RepoSpec) -> errors.RepoError:
+    """What the API means by this status."""
     if answer.status == 422:
         return no_ref(spec)
     if answer.status == 409:
@@ -180,6 +181,7 @@ def matching_refs(spec: base.RepoSpec, asking: Asking) -> dict[str, str]:
 
 
 def ask(address: str, accept: str, asking: Asking) -> http.Answer:
+    """One question to the API, with the token if there is one."""
     chosen = asking.settings
     token = chosen.github_token.get_secret_value()
     answer = asking.http.ask_api(f"{chosen.github_api.rstrip('/')}/{address}", accept=accept, token=token)
@@ -189,18 +191,22 @@ def ask(address: str, accept: str, asking: Asking) -> http.Answer:
 
 
 def no_repository(spec: base.RepoSpec) -> errors.NotFound:
+    """GitHub does not say whether it is private or not there, so neither do we."""
     return errors.NotFound(f"GitHub has no public repository {spec.repo}. Check the name, and that it is not private.")
 
 
 def no_ref(spec: base.RepoSpec) -> errors.RefNotFound:
+    """The refusal for a repository that is there without what was asked for."""
     return errors.RefNotFound(f"{spec.repo} has no branch, tag or commit “{spec.ref}”. Check the name on GitHub.")
 
 
 def clone_url(spec: base.RepoSpec, asking: Asking) -> str:
+    """Where git finds it; also the address of its page."""
     return f"{asking.settings.github_url.rstrip('/')}/{spec.repo}"
 
 
 def resolved(spec: base.RepoSpec, commit: str, via: str, asking: Asking) -> base.Resolved:
+    """All that follows from the commit."""
     url = clone_url(spec, asking)
     return base.Resolved(
         spec=spec,

@@ -27,6 +27,8 @@ Client = Callable[..., httpx.Client]
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
+    """What a server said, whatever its status."""
+
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -147,6 +149,7 @@ def bounded(response: httpx.Response, longest: int) -> bytes:
 
 
 def api_headers(accept: str, token: str, known: Answer | None) -> dict[str, str]:
+    """What makes the answer short, allowed, and free where nothing changed."""
     headers = {"Accept": accept}
     if token:
         headers["Authorization"] = f"Bearer {token}"
@@ -156,6 +159,7 @@ def api_headers(accept: str, token: str, known: Answer | None) -> dict[str, str]
 
 
 def location(answer: Answer) -> str | None:
+    """Where this answer sends us, made absolute; None if it sends us nowhere."""
     if answer.status not in (301, 302, 303, 307, 308) or "location" not in answer.headers:
         return None
     return urljoin(answer.url, answer.headers["location"])
@@ -175,6 +179,7 @@ def seconds_to_wait(answer: Answer, now: float) -> float | None:
 
 
 def rate_limited(origin: str, seconds: float) -> errors.RateLimited:
+    """The refusal that says when to come back."""
     minutes = max(1, math.ceil(seconds / 60))
     unit = "minute" if minutes == 1 else "minutes"
     return errors.RateLimited(
@@ -183,9 +188,11 @@ def rate_limited(origin: str, seconds: float) -> errors.RateLimited:
 
 
 def origin_of(url: str) -> str:
+    """Scheme, host and port, as tokens and quotas belong to them."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
 def host_of(url: str) -> str:
+    """The host, for a sentence. Never a whole address: that may hold what is not for logs."""
     return urlsplit(url).hostname or "The host"

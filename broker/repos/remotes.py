@@ -71,16 +71,19 @@ class Remotes:
                 return held(folder, sha) or _no_commit(sha)
             if "not our ref" in done.complaint:
                 return _no_commit(sha)
-        if "dumb http" in done.complaint and self.loose_commit(way.url, sha):
-            return sha
         if not refuses_single_commits(done.complaint):
             raise explained(done.complaint, way.url)
-        return self.commit_among_all(way, sha)
+        plain_files = "dumb http" in done.complaint
+        if plain_files and self.loose_commit(way.url, sha):
+            return sha
+        # Asked to leave out what plain files cannot leave out, git calls itself for each of them, without end.
+        return self.commit_among_all(way, sha, () if plain_files else ("--filter=tree:0",))
 
-    def commit_among_all(self, way: Way, sha: str) -> str:
+    def commit_among_all(self, way: Way, sha: str, sparing: Sequence[str]) -> str:
+        """This commit, looked for in all branches and tags, which are fetched for it."""
         with throw_away_repository() as folder:
             everything = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
-            done = self.fetch(way, folder, ["--filter=tree:0", "--", way.url, *everything])
+            done = self.fetch(way, folder, [*sparing, "--", way.url, *everything])
             if done.code:
                 raise explained(done.complaint, way.url)
             return held(folder, sha) or _no_commit(sha)
@@ -162,6 +165,11 @@ class Remotes:
         return Way(url=pinned, environment={"GIT_OVERRIDE_VIRTUAL_HOST": parts.netloc})
 
 
+def lowered(ref: str) -> str:
+    """A commit in small letters, as git prints it; other names as they are."""
+    return ref.lower() if COMMIT.fullmatch(ref.lower()) else ref
+
+
 def candidates(name: str) -> tuple[str, ...]:
     """The full names this may mean, first wins: a branch before a tag, as `git clone --branch` has it."""
     if name == "HEAD":
@@ -204,6 +212,7 @@ def listed(out: str, wanted: set[str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def throw_away_repository() -> Iterator[Path]:
+    """An empty bare repository that is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="anybinder-", ignore_cleanup_errors=True) as folder:
         running.git(["init", "--quiet", "--bare", "--", folder], environment={}, limits=running.Limits(seconds=10))
         yield Path(folder)
@@ -256,9 +265,11 @@ COMPLAINTS: tuple[tuple[tuple[str, ...], type[errors.RepoError]], ...] = (
 
 
 def host_and_port(url: str) -> tuple[str, int]:
+    """Of this address; the port that its protocol uses where it names none."""
     parts = urlsplit(url)
     return parts.hostname or "", parts.port or PORTS[parts.scheme]
 
 
 def bracketed(address: str) -> str:
+    """As addresses of IPv6 are written beside a port."""
     return f"[{address}]" if ":" in address else address

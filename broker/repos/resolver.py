@@ -70,6 +70,7 @@ def gather(
     allowed: tuple[safety.Network, ...],
     allow_file: bool,
 ) -> asking.Asking:
+    """Everything a look-up works with, made once."""
     looked_up = {"lookup": lookup} if lookup else {}
     safe = safety.Safety(served=chosen.served, allowed=allowed, **looked_up)
     web = http.Http(safety=safe, client=client, clock=clock)

@@ -52,6 +52,8 @@ OPTIONS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
+    """How git ended and what it said."""
+
     code: int
     out: str
     complaint: str
@@ -59,6 +61,8 @@ class Done:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
+    """What one run may take."""
+
     seconds: float
     folder: Path | None = None
     """What grows while git works."""
@@ -80,6 +84,7 @@ def git(arguments: Sequence[str], *, environment: Mapping[str, str], limits: Lim
 
 
 def start(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """git with pipes, in a session of its own so that its children can be ended with it."""
     try:
         return subprocess.Popen(
             ["git", *OPTIONS, *arguments],
@@ -95,6 +100,7 @@ def start(arguments: Sequence[str], environment: Mapping[str, str]) -> subproces
 
 
 def collect(process: subprocess.Popen[bytes], until: float, limits: Limits) -> tuple[bytes, bytes]:
+    """Both outputs to their end. Raises HostTimeout or TooBig before that where a limit is passed."""
     read: dict[IO[bytes], bytearray] = {process.stdout: bytearray(), process.stderr: bytearray()}  # type: ignore[dict-item]
     with selectors.DefaultSelector() as ready:
         for pipe in read:
@@ -111,6 +117,7 @@ def collect(process: subprocess.Popen[bytes], until: float, limits: Limits) -> t
 
 
 def look(until: float, limits: Limits, printed: int) -> None:
+    """Raises where a limit is passed."""
     if time.monotonic() > until:
         raise errors.HostTimeout
     if printed > LONGEST_OUTPUT:
@@ -130,6 +137,7 @@ def size(folder: Path) -> int:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
+    """After this nothing of it runs, and its pipes are closed."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

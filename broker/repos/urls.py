@@ -95,6 +95,7 @@ def path(text: str) -> str:
 
 
 def has_scheme(text: str) -> bool:
+    """True for `anything://…`."""
     return bool(SCHEME.match(text))
 
 

@@ -5,7 +5,7 @@
         Settings(github_api=github.api, github_url=github.url)
     github.count("/api/")       # questions asked of the API
 
-On demand: `github.quota = 0` is the rate limit (`github.reset` says until when), `github.api_status = 503` is a bad day,
+On demand: `github.quota = 0` is the rate limit (`github.reset` says until when); `github.api_status = 503` a bad day;
 `github.private.add("o/r")` hides a repository from those without `github.token`, `github.moved["o/old"] = "o/r"`.
 """
 

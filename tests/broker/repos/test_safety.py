@@ -1,0 +1,190 @@
+"""Where a served broker may not go, however it is asked to."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+import threading
+from typing import Any
+
+import pytest
+
+from broker import repos
+from broker.repos import connecting, errors, running, safety
+from tests.doubles.git_server import GitServer
+
+HERE = (ipaddress.ip_network("127.0.0.1/32"),)
+SERVED = {"public_url": "https://hub.example"}
+
+
+class Names:
+    """A resolver of names whose answers change: the n-th question gets the n-th answer, the last one stays."""
+
+    def __init__(self, **answers: list[str]) -> None:
+        self.answers = {name.replace("_", "."): given for name, given in answers.items()}
+        self.asked: list[str] = []
+
+    def __call__(self, host: str, port: int, **_: Any) -> list[tuple[Any, ...]]:
+        self.asked.append(host)
+        given = self.answers.get(host, [host])
+        answer = given[min(self.asked.count(host), len(given)) - 1]
+        try:
+            ipaddress.ip_address(answer)
+        except ValueError:
+            raise socket.gaierror(f"no {host}") from None
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (answer, port))]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "127.9.9.9", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1"),
+        *("100.100.100.200", "168.63.129.16", "192.0.0.192", "224.0.0.1", "239.1.1.1", "0.0.0.0", "255.255.255.255"),
+        *("240.0.0.1", "198.18.0.1", "::1", "::", "fe80::1", "fc00::1", "fd00:ec2::254", "ff02::1", "fec0::1"),
+        *("::ffff:127.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe"),
+        *("2002:7f00:1::", "2002:a9fe:a9fe::1", "2001:0:7f00:1::", "2001:db8::1"),
+    ],
+)
+def test_no_address_of_an_inner_network_is_public(address):
+    assert not safety.is_public(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize(
+    "address", ["140.82.121.3", "2606:50c0:8000::153", "::ffff:140.82.121.3", "64:ff9b::8c52:7903"]
+)
+def test_the_public_internet_is_public(address):
+    assert safety.is_public(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize(
+    "host", ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "127.0.1", "0x7f.0.0.1", "0", "127.0.0.1.", "1.2.3.0x4"]
+)
+def test_a_host_that_programs_read_differently_is_refused(host):
+    with pytest.raises(errors.NotAllowed):
+        safety.Safety(served=True, lookup=Names()).address(host, 80)
+
+
+def test_a_name_is_refused_if_any_of_its_addresses_is_inside():
+    def lookup(host: str, port: int, **_: Any) -> list[tuple[Any, ...]]:
+        return [(0, 0, 0, "", (address, port)) for address in ("140.82.121.3", "10.0.0.8")]
+
+    with pytest.raises(errors.NotAllowed, match=r"inside\.example"):
+        safety.Safety(served=True, lookup=lookup).address("inside.example", 443)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "2130706433", "[::ffff:127.0.0.1]", "rebind.test"]
+)
+@pytest.mark.parametrize("scheme", ["http", "https", "git", "ssh"])
+def test_a_served_broker_asks_nobody_inside(resolver, smart, host, scheme):
+    names = Names(localhost=["127.0.0.1"], rebind_test=["127.0.0.1"])
+    user = "git@" if scheme == "ssh" else ""
+    with pytest.raises(errors.NotAllowed):
+        resolver(**SERVED, lookup=names).resolve(repos.RepoSpec.parse(f"{scheme}://{user}{host}:{smart.port}/o/r"))
+    assert smart.requests == []
+
+
+def test_the_one_local_person_may_ask_their_own_network(resolver, smart, known):
+    assert resolver().resolve(repos.RepoSpec.parse(f"{smart.url}/o/r")).commit == known.main
+
+
+@pytest.mark.parametrize("inside", ["http://127.0.0.2:{port}", "http://localhost:{port}", "http://2130706434:{port}"])
+@pytest.mark.parametrize("ref", ["HEAD", "commit"])
+def test_a_redirect_to_the_inside_is_not_followed(resolver, smart, known, inside, ref):
+    with GitServer(known.root, host="127.0.0.2") as hidden:
+        smart.redirects["/o/r"] = inside.format(port=hidden.port) + "/o/r"
+        spec = repos.RepoSpec.parse(f"{smart.url}/o/r", ref=known.main if ref == "commit" else "HEAD")
+        names = Names(localhost=["127.0.0.2"])
+        with pytest.raises(errors.NotAllowed):
+            resolver(**SERVED, allowed=HERE, lookup=names).resolve(spec)
+        assert hidden.requests == []
+
+
+def test_a_redirect_to_another_protocol_is_not_followed(resolver, smart):
+    smart.redirects["/o/r"] = "file:///etc"
+    with pytest.raises(errors.NotAllowed):
+        resolver(**SERVED, allowed=HERE).resolve(repos.RepoSpec.parse(f"{smart.url}/o/r"))
+
+
+def test_redirects_without_end_are_given_up(resolver, smart):
+    smart.redirects["/o/r"] = "/o/r"
+    with pytest.raises(errors.HostUnavailable):
+        resolver(**SERVED, allowed=HERE).resolve(repos.RepoSpec.parse(f"{smart.url}/o/r"))
+
+
+def test_a_redirect_to_a_permitted_host_is_followed(resolver, server, smart, known):
+    server.redirects["/old/r"] = f"{smart.url}/o/r"
+    found = resolver(**SERVED, allowed=HERE).resolve(repos.RepoSpec.parse(f"{server.url}/old/r"))
+    assert found.commit == known.main
+    assert smart.requests
+
+
+@pytest.mark.parametrize("ref", ["HEAD", "unnamed"])
+def test_a_name_that_changes_its_mind_leads_to_the_address_that_was_checked(resolver, server, known, ref):
+    """The name means nothing to this computer's own resolver: only a pinned connection can get there."""
+    names = Names(rebind_test=["127.0.0.1"])
+    spec = repos.RepoSpec.parse(f"http://rebind.test:{server.port}/o/r", ref=getattr(known, ref, ref))
+    found = resolver(**SERVED, allowed=HERE, lookup=names).resolve(spec)
+    assert found.commit == getattr(known, ref, known.main)
+    assert {sent["Host"] for sent in server.headers} == {f"rebind.test:{server.port}"}
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_name_that_means_the_inside_the_second_time_gets_nothing(resolver, known, smart, after):
+    with GitServer(known.root, host="127.0.0.2") as hidden:
+        names = Names(rebind_test=["127.0.0.1"] * after + ["127.0.0.2"])
+        asking = resolver(**SERVED, allowed=HERE, lookup=names)
+        spec = repos.RepoSpec.parse(f"http://rebind.test:{smart.port}/o/r", ref=known.unnamed)
+        with contextlib.suppress(errors.NotAllowed):
+            assert asking.resolve(spec).commit == known.unnamed
+        assert hidden.requests == []
+
+
+def test_plain_files_cannot_send_git_elsewhere(resolver, known, smart):
+    """A dumb server may name other stores of objects; git would fetch from there, on any host."""
+    with GitServer(known.root, host="127.0.0.2") as hidden, GitServer(known.root, smart=False) as dumb:
+        folder = known.root / "o/r/objects"
+        (folder / "info/http-alternates").write_text(f"{hidden.url}/o/r/objects\n")
+        (folder / known.unnamed[:2] / known.unnamed[2:]).unlink()
+        with pytest.raises(repos.RepoError):
+            spec = repos.RepoSpec.parse(f"{dumb.url}/o/r", ref=known.unnamed)
+            resolver(**SERVED, allowed=HERE).resolve(spec)
+        assert hidden.requests == []
+
+
+def test_the_hosts_that_the_operator_chose_may_be_inside(resolver, github, known):
+    github.api_status = 503
+    assert resolver(github, **SERVED).resolve(repos.RepoSpec.parse("o/r")).commit == known.main
+
+
+def test_a_git_too_old_to_be_pinned_is_not_let_out(resolver, smart, monkeypatch):
+    monkeypatch.setattr(running, "version", lambda: (2, 36))
+    with pytest.raises(errors.HostUnavailable, match=r"2\.37"):
+        resolver(**SERVED, allowed=HERE).resolve(repos.RepoSpec.parse(f"{smart.url}/o/r"))
+
+
+def test_a_host_that_trickles_is_left(resolver, monkeypatch):
+    """One byte at a time keeps every limit on silence; only a limit on the whole ends it."""
+    monkeypatch.setattr(connecting, "SECONDS", 0.5)
+    stop = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        talking = threading.Thread(target=trickle, args=(listening, stop), daemon=True)
+        talking.start()
+        try:
+            with pytest.raises(errors.HostTimeout):
+                resolver(**SERVED, allowed=HERE).resolve(repos.RepoSpec.parse(f"http://127.0.0.1:{port}/o/r"))
+        finally:
+            stop.set()
+            talking.join(5)
+
+
+def trickle(listening: socket.socket, stop: threading.Event) -> None:
+    connection, _ = listening.accept()
+    with connection:
+        while not stop.wait(0.05):
+            try:
+                connection.sendall(b"H")
+            except OSError:
+                return
