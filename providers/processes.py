@@ -55,6 +55,13 @@ def start_detached(
         )
 
 
+def living(pid: int) -> psutil.Process | None:
+    """The process of this number, where one lives."""
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid)
+    return None
+
+
 def marked(mark: str) -> list[psutil.Process]:
     """Every living process that carries this mark. Zombies carry none: they own nothing and run nothing."""
     return [process for process, found in everyone_marked() if found == mark]

@@ -43,8 +43,9 @@ class ProviderContract(Fixtures):
         assert not [s.name for s in provider.settings if s.required and s.default is not None]
 
     def test_making_one_touches_no_network(self, provider, monkeypatch):
-        monkeypatch.setattr(socket.socket, "connect", _refuse_to_connect)
-        type(provider)(provider.configuration)
+        with monkeypatch.context() as unplugged:
+            unplugged.setattr(socket.socket, "connect", _refuse_to_connect)
+            type(provider)(provider.configuration)
 
     def test_a_missing_required_setting_is_refused_with_a_sentence(self, provider):
         for setting in provider.settings:
