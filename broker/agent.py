@@ -1102,9 +1102,10 @@ class Tunnel:
         await Tunnel("http://127.0.0.1:8000", session_id, secret, "/run/x/s.sock").run()
 
     `connect` is the path of a unix socket, a (host, port), or a coroutine function that is given a protocol factory
-    and returns (transport, protocol) or raises OSError. `run` redials for ever, also while the broker restarts;
-    it returns only when the broker answers 403: the session is revoked, and streams that were taken are cut as well. `parked` streams are kept ready; while many are
-    being taken it parks more, up to 64. `last_byte` is the wall-clock time of the last byte from the broker's side.
+    and returns (transport, protocol) or raises OSError. `run` redials for ever, also while the broker restarts; it
+    returns only when the broker answers 403: the session is revoked, and streams that were taken are cut as well.
+    `parked` streams are kept ready; while many are being taken it parks more, up to 64. `last_byte` is the wall-clock
+    time of the last byte from the broker's side.
     """
 
     def __init__(self, broker, session, secret, connect, parked=4):

@@ -11,7 +11,7 @@ from broker.service import Service
 from providers import base
 
 AGENT = Path(__file__).with_name("agent.py")
-BUILDER = Path(__file__).with_name("environments.py")
+BUILDER = Path(__file__).with_name("environments")
 
 
 def enrolment_token(service: Service, order_id: str) -> str:
