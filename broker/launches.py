@@ -105,7 +105,7 @@ def _row(
     hours = min(wish.hours or longest, longest)
     if hours <= 0:
         raise errors.BadRequest("A session needs a positive number of hours.")
-    path = wish.path if wish.path is not None else found.path
+    path = wish.path if wish.path is not None else _asked_to_open(found)
     preparing = dt.timedelta(minutes=chosen.boot_minutes * chosen.attempts + chosen.build_minutes)
     return Launch(
         id=crypto.new_id(12),
@@ -115,7 +115,7 @@ def _row(
         spec=found.spec_string,
         repo_url=found.repo_url,
         web_url=found.web_url,
-        title=found.slug,
+        title=found.spec.repo.partition("://")[2].removesuffix(".git") or found.spec.repo,
         ref=found.ref,
         commit=found.commit,
         path=path,
@@ -134,6 +134,11 @@ def _row(
         due_at=now,
         events=0,
     )
+
+
+def _asked_to_open(found: repos.Resolved) -> str:
+    """The file or address that a pasted link names."""
+    return found.path or (f"/{found.spec.urlpath.lstrip('/')}" if found.spec.urlpath else "")
 
 
 def _fingerprint(*parts: object) -> str:
