@@ -175,7 +175,7 @@ def _launch_link(text: str) -> RepoSpec | None:
     return replace(_from_string(prefix, spec), **_opened(parse_qs(parts.query)))
 
 
-def _opened(query: Mapping[str, list[str]]) -> dict[str, str]:
+def _opened(query: Mapping[str, list[str]]) -> dict[str, Any]:
     """What the link opens, in BinderHub's own order: labpath, filepath, urlpath."""
     for name in ("labpath", "filepath"):
         if name in query:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 from urllib.parse import quote, unquote
 
 from broker.repos import base, errors, naming, remotes, urls
@@ -99,7 +100,7 @@ def where_the_page_begins(segments: tuple[str, ...]) -> int | None:
     return None
 
 
-def opened(page: list[str]) -> dict[str, object]:
+def opened(page: list[str]) -> dict[str, Any]:
     """Reference and path of a page of GitLab or Gitea."""
     kind, *rest = page
     if kind in FIXED and kind != "commit":

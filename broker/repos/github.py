@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from typing import Any
 from urllib.parse import quote
 
 from broker.repos import base, errors, http, naming, remotes, urls
@@ -80,7 +81,7 @@ def own_segments(url: urls.Url) -> tuple[str, ...] | None:
     return None
 
 
-def opened(page: list[str]) -> dict[str, object]:
+def opened(page: list[str]) -> dict[str, Any]:
     """Reference and path of a page below the repository's own. Pages without either open the default branch."""
     match page:
         case ["tree" | "blob" | "raw" | "blame" | "edit" | "commits", *rest] if rest:
@@ -94,7 +95,7 @@ def opened(page: list[str]) -> dict[str, object]:
     return {}
 
 
-def undivided(rest: list[str]) -> dict[str, object]:
+def undivided(rest: list[str]) -> dict[str, Any]:
     """Where one segment is left, or a commit leads, no question is open."""
     first = urls.ref(rest[0])
     path = urls.path("/".join(rest[1:]))

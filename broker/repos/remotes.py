@@ -241,7 +241,7 @@ def explained(complaint: str, url: str) -> errors.RepoError:
     said = complaint.lower()
     for words, error in COMPLAINTS:
         if any(word in said for word in words):
-            return error(error.__doc__.split("\n")[0].replace("The host of this repository", host))
+            return error(str(error()).replace("The host of this repository", host))
     return errors.HostUnavailable(f"{host} does not answer as a git server does. Check the address of the repository.")
 
 

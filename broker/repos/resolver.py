@@ -35,7 +35,7 @@ class Resolver:
         self._flights: cache.Flights[base.Resolved] = cache.Flights()
 
     def resolve(self, spec: base.RepoSpec) -> base.Resolved:
-        """The commit this means. Blocks for up to `git_seconds` and some; raises RepoError and nothing else."""
+        """The commit this means. Blocks for up to `git_seconds` and some. Raises RepoError."""
         if known := self._recent.get(spec):
             return known
         return self._flights.share(spec, lambda: self._fresh(spec))

@@ -105,9 +105,10 @@ def test_an_empty_repository_is_told_from_a_missing_one(smart, resolver, known):
         resolver().resolve(spec_of(smart, repo="empty"))
 
 
-def test_a_missing_repository_is_not_found(server, resolver):
-    with pytest.raises(errors.NotFound):
-        resolver().resolve(spec_of(server, repo="o/nothing"))
+@pytest.mark.parametrize("ref", ["HEAD", NOWHERE])
+def test_a_missing_repository_is_not_found(server, resolver, ref):
+    with pytest.raises(errors.NotFound, match="no such repository"):
+        resolver().resolve(spec_of(server, ref, repo="o/nothing"))
 
 
 def test_a_repository_that_wants_a_password_is_private_and_nobody_is_asked(smart, resolver):

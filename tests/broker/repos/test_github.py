@@ -56,6 +56,7 @@ def test_a_shortened_commit_waits_for_the_api(github, resolver, known, clock):
         ("blob/main/README.md", "main", "README.md"),
         ("tree/releases/2/docs/x", "releases/2", "docs/x"),
         ("tree/a/main/x", "a/main", "x"),
+        ("tree/master/x", "master", "x"),
     ],
 )
 @pytest.mark.parametrize("by", ["git", "api"])
@@ -66,6 +67,11 @@ def test_the_branch_in_a_pasted_address_is_the_longest_that_exists(github, resol
         options = {"github_token": github.token}
     found = resolver(github, **options).resolve(parse(f"https://github.com/o/r/{address}"))
     assert (found.ref, found.path) == (ref, path)
+
+
+def test_a_pasted_address_may_name_a_reference_in_full(github, resolver, known):
+    found = resolver(github).resolve(parse("https://github.com/o/r/blob/refs/heads/feature/x/notebooks/a.ipynb"))
+    assert (found.commit, found.ref, found.path) == (known.nested, "refs/heads/feature/x", "notebooks/a.ipynb")
 
 
 def test_a_pasted_address_costs_no_quota(github, resolver):

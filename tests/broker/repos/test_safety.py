@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import socket
+import subprocess
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from broker import repos
+from broker import repos, settings
 from broker.repos import connecting, errors, running, safety
 from tests.doubles.git_server import GitServer
+from tests.waiting import until
 
 HERE = (ipaddress.ip_network("127.0.0.1/32"),)
 SERVED = {"public_url": "https://hub.example"}
@@ -139,6 +145,49 @@ def test_a_name_that_means_the_inside_the_second_time_gets_nothing(resolver, kno
         with contextlib.suppress(errors.NotAllowed):
             assert asking.resolve(spec).commit == known.unnamed
         assert hidden.requests == []
+
+
+def test_gits_own_protocol_is_held_to_the_address_that_was_checked(resolver, known):
+    with daemon(known.root) as port:
+        spec = repos.RepoSpec.parse(f"git://rebind.test:{port}/o/r")
+        found = resolver(**SERVED, allowed=HERE, lookup=Names(rebind_test=["127.0.0.1", "10.0.0.1"])).resolve(spec)
+    assert (found.commit, found.repo_url) == (known.main, spec.repo)
+
+
+@contextlib.contextmanager
+def daemon(root: Path) -> Iterator[int]:
+    """A real `git daemon`."""
+    port = settings.free_port()
+    where = [f"--base-path={root}", f"--port={port}", "--listen=127.0.0.1"]
+    with subprocess.Popen(["git", "daemon", "--export-all", *where], stderr=subprocess.PIPE) as process:
+        try:
+            until(lambda: answers(port))
+            yield port
+        finally:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.terminate()
+            process.terminate()
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_ssh_is_held_to_the_address_that_was_checked_and_takes_no_key_along(resolver, known, tmp_path, monkeypatch):
+    """An `ssh` that writes down how it was called and serves the repository itself."""
+    told = tmp_path / "told"
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "ssh"
+    program.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > {told}\nexec git-upload-pack {known.root}/o/r\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    spec = repos.RepoSpec.parse("git@rebind.test:o/r")
+    found = resolver(**SERVED, allowed=HERE, lookup=Names(rebind_test=["127.0.0.1", "10.0.0.1"])).resolve(spec)
+    assert found.commit == known.main
+    words = told.read_text().splitlines()
+    assert {"-oHostName=127.0.0.1", "-oIdentityAgent=none", "-oIdentityFile=none", "-oProxyCommand=none"} <= set(words)
+    assert words[words.index("-F") + 1] == "/dev/null"
 
 
 def test_plain_files_cannot_send_git_elsewhere(resolver, known, smart):
