@@ -213,11 +213,16 @@ def browser() -> Iterator[Any]:
         yield running
 
 
-@pytest.hookimpl(hookwrapper=True)
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Under CI nothing may be left out: a skipped test has failed."""
-    outcome = yield
-    report = outcome.get_result()  # type: ignore[attr-defined]
-    if servers.CI and report.skipped and not hasattr(report, "wasxfail"):
+    """Under CI nothing may be left out: a skipped test has failed, but for what a provider says of itself it lacks."""
+    report: Any = yield
+    if servers.CI and report.skipped and not hasattr(report, "wasxfail") and not is_the_providers(report.longrepr):
         report.outcome = "failed"
         report.longrepr = f"left out, which CI does not allow: {report.longrepr}"
+    return report
+
+
+def is_the_providers(skipped: Any) -> bool:
+    """Whether the contract's own suite left it out, because this provider has no such thing."""
+    return isinstance(skipped, tuple) and "providers/contract/" in str(skipped[0])

@@ -5,9 +5,12 @@ All are run to their end, whichever fails, and the last lines say how each went.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -135,22 +138,32 @@ def run(suite: Suite, options: Sequence[str]) -> Result:
 def watch(command: Command, *, deadline: float) -> tuple[int, str]:
     """Run it, pass its words on, and return its exit code and pytest's closing line."""
     print(f"$ {shown(command)}", flush=True)
-    left = max(1, deadline - time.monotonic())
-    guarded = ("timeout", "--kill-after=20", f"{left:.0f}", *command) if servers.program("timeout") else command
     closing = ""
     with subprocess.Popen(
-        guarded, cwd=CLONE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        for line in lines_of(process):
+        command, cwd=CLONE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process, ended_at(deadline, process):  # fmt: skip
+        for line in process.stdout or ():
             print(line, end="", flush=True)
             if match := CLOSING.match(line.rstrip()):
                 closing = match.group(1)
     return process.returncode, closing
 
 
-def lines_of(process: subprocess.Popen[str]) -> Iterator[str]:
-    assert process.stdout
-    yield from process.stdout
+@contextlib.contextmanager
+def ended_at(deadline: float, process: subprocess.Popen[str]) -> Iterator[None]:
+    """What takes longer hangs: an interrupt lets pytest say where, and clean up; then it is killed."""
+    left = max(1.0, deadline - time.monotonic())
+    timers = (
+        threading.Timer(left, process.send_signal, [signal.SIGINT]),
+        threading.Timer(left + 30, process.kill),
+    )
+    for timer in timers:
+        timer.start()
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
 
 
 def shown(command: Command) -> str:

@@ -18,7 +18,6 @@ PACKAGES = ("broker", "federation", "providers")
 TOP = {*PACKAGES, "tests", "deploy", "docs", "README.md", "pyproject.toml", "LICENSE"}
 LINES_MOST = 500
 LONGER = {"broker/agent.py"}  # one standard-library file by design: it is sent to machines that have nothing else
-ALONE = {"broker/agent.py", "broker/environments.py"}  # programs, which nobody imports
 PROJECT = tomllib.loads((CLONE / "pyproject.toml").read_text())
 LOCKS = ("deploy/requirements.lock", "deploy/requirements-test.lock")
 PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;]+)(.*?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
@@ -53,24 +52,36 @@ def test_no_file_outgrows_its_noun():
     assert {path: lines for path, lines in long.items() if path not in LONGER} == {}, "make a folder of the same name"
 
 
-def test_everything_public_says_what_callers_may_rely_on():
+def test_what_other_modules_call_says_what_they_may_rely_on():
     assert sorted(undocumented()) == []
 
 
 def undocumented() -> Iterator[str]:
-    for path in sources():
-        if "versions" in path.parts or name(path) in ALONE:
-            continue
-        tree = ast.parse(path.read_text())
-        if tree.body and not ast.get_docstring(tree):
-            yield f"{name(path)}: the module"
+    """Classes and functions without a docstring that another module uses as `module.name` or imports."""
+    trees = {path: ast.parse(path.read_text()) for path in sources()}
+    used = {word for path, tree in trees.items() for word in words_used(path, tree)}
+    for path, tree in trees.items():
         for node in tree.body:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and needs_words(node):
+            if is_silent(node) and (module_of(path), node.name) in used:
                 yield f"{name(path)}:{node.lineno} {node.name}"
 
 
-def needs_words(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
-    return not node.name.startswith("_") and not ast.get_docstring(node)
+def is_silent(node: ast.stmt) -> bool:
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    return isinstance(node, kinds) and not ast.get_docstring(node)
+
+
+def words_used(path: Path, tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Module and name of everything this one takes from another."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id != module_of(path):
+            yield node.value.id, node.attr
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((node.module.rpartition(".")[2], each.name) for each in node.names)
+
+
+def module_of(path: Path) -> str:
+    return path.parent.name if path.stem == "__init__" else path.stem
 
 
 def test_every_driver_is_kept_apart_from_the_others_and_from_the_broker():
