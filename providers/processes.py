@@ -90,6 +90,14 @@ def mark_of(pid: int) -> str | None:
     return next((line[len(prefix) :].decode() for line in raw.split(b"\0") if line.startswith(prefix)), None)
 
 
+def was_told(process: psutil.Process, text: str) -> bool:
+    """Whether this is in its command line."""
+    try:
+        return text in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
 def belonging(mark: str, root: psutil.Process | None = None, cgroups: Iterable[Path] = ()) -> set[psutil.Process]:
     """Every living process with this mark, below `root`, in its session or in these control groups, without `root`."""
     found = set(marked(mark))

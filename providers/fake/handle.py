@@ -126,7 +126,7 @@ class FakeCloud:
         if self._process.stdout:
             self._process.stdout.close()
         for process, mark in processes.everyone_marked():
-            if mark.startswith(f"{self.folder.name}."):
+            if processes.was_told(process, str(self.folder)):
                 processes.kill(mark, process)
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -31,6 +31,7 @@ class Machine:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         boot = self._home / "boot.json"
         boot.touch(mode=0o600)
+        self._mark = told["config"].get("order", self._mark)  # the agent marks all that it starts with its order
         boot.write_text(json.dumps({**told["config"], **self._surroundings(told["builder"], options)}))
         from providers import processes  # late: the cloud is up sooner without it
 

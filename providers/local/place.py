@@ -160,9 +160,8 @@ class Place:
             if processes.mark_of(pid) == self.order_id:
                 return psutil.Process(pid)
         for process in processes.marked(self.order_id):
-            with contextlib.suppress(psutil.Error):
-                if str(self.folder / "boot.json") in process.cmdline():
-                    return process
+            if processes.was_told(process, str(self.folder / "boot.json")):
+                return process
         return None
 
     def _last_words(self) -> str:
