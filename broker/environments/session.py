@@ -70,7 +70,7 @@ def jupyter_environment(venv: Path, home: Path, runtime: Path) -> dict[str, str]
 
 def copy(source: Path, target: Path) -> None:
     """A copy of the folder: links stay links; blocks are shared where the file system can do that."""
-    if not any(os.scandir(source)):
+    if not os.listdir(source):  # noqa: PTH208 -- a name is enough
         target.mkdir(mode=0o700)
         return
     import subprocess
@@ -114,8 +114,9 @@ def overlay(env: Path, place: Path, repo: Path, editable: list[str]) -> None:
     (own / "_anybinder.pth").write_text(f"import site; site.addsitedir({str(kept)!r})\n")
     for name in editable:  # an editable install shall mean the session's copy; sorts before ours where it matters
         (own / name).write_text((kept / name).read_text().replace(str(place / "tree"), str(repo)))
-    for script in os.scandir(venv / "bin"):
-        place_script(script, venv, env)
+    with os.scandir(venv / "bin") as scripts:
+        for script in scripts:
+            place_script(script, venv, env)
 
 
 def place_script(script: os.DirEntry[str], venv: Path, env: Path) -> None:
