@@ -121,7 +121,7 @@ def ours(folder: str) -> set[psutil.Process]:
 
 def is_in(process: psutil.Process, folder: str) -> bool:
     try:
-        return process.cwd().startswith(folder) or any(folder in word for word in process.cmdline())
+        return f"{process.cwd()}/".startswith(f"{folder}/") or any(f"{folder}/" in word for word in process.cmdline())
     except (psutil.Error, OSError):
         return False
 
