@@ -49,6 +49,7 @@ def known(tmp_path: Path) -> Known:
     add_tag(repo, "both", main)
     tag_object = add_tag(repo, "v1.0", first, annotated=True)
     add_tag(repo, "releases/2", main)
+    add_tag(repo, "main/2", first)
     set_ref(repo, "refs/pull/7/head", both)
     return Known(
         root=root,

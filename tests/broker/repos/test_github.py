@@ -56,6 +56,7 @@ def test_a_shortened_commit_waits_for_the_api(github, resolver, known, clock):
         ("blob/main/README.md", "main", "README.md"),
         ("tree/releases/2/docs/x", "releases/2", "docs/x"),
         ("tree/a/main/x", "a/main", "x"),
+        ("tree/main/2/x", "main/2", "x"),
         ("tree/master/x", "master", "x"),
     ],
 )

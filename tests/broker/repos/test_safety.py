@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -12,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from broker import repos, settings
@@ -159,14 +159,13 @@ def daemon(root: Path) -> Iterator[int]:
     """A real `git daemon`."""
     port = settings.free_port()
     where = [f"--base-path={root}", f"--port={port}", "--listen=127.0.0.1"]
-    with subprocess.Popen(["git", "daemon", "--export-all", *where], stderr=subprocess.PIPE) as process:
+    command = ["git", "daemon", "--export-all", *where]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as process:
         try:
             until(lambda: answers(port))
             yield port
         finally:
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.terminate()
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
 
 
 def answers(port: int) -> bool:
