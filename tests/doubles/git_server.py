@@ -13,6 +13,7 @@ back until `.set()`; `protocol=0` is a server of before 2018, which hands out no
 from __future__ import annotations
 
 import base64
+import ssl
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,7 +37,9 @@ class GitServer:
         protocol: int = 2,
         host: str = "127.0.0.1",
         handler: type[GitHandler] | None = None,
+        certificate: Path | None = None,
     ) -> None:
+        """`certificate`: a PEM file with key and certificate makes it https."""
         self.root, self.smart, self.protocol = Path(root), smart, protocol
         self.requests: list[tuple[str, str]] = []
         self.headers: list[dict[str, str]] = []
@@ -49,7 +52,11 @@ class GitServer:
         self._http.daemon_threads = True
         self._http.handle_error = lambda *_: None  # git hangs up when it has seen enough
         self.port = int(self._http.server_address[1])
-        self.url = f"http://{host}:{self.port}"
+        self.url = f"http{'s' if certificate else ''}://{host}:{self.port}"
+        if certificate:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(certificate)
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 

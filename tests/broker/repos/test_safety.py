@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import ipaddress
 import os
 import signal
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from broker import repos, settings
 from broker.repos import connecting, errors, running, safety
@@ -145,6 +149,38 @@ def test_a_name_that_means_the_inside_the_second_time_gets_nothing(resolver, kno
         with contextlib.suppress(errors.NotAllowed):
             assert asking.resolve(spec).commit == known.unnamed
         assert hidden.requests == []
+
+
+@pytest.mark.parametrize(("name", "error"), [("rebind.test", None), ("other.test", errors.HostUnavailable)])
+def test_over_https_the_certificate_is_still_the_one_of_the_name(resolver, known, tmp_path, monkeypatch, name, error):
+    """The connection goes to an address, but who answers there must be who was asked for."""
+    pem = certificate_for("rebind.test", tmp_path / "rebind.pem")
+    for variable in ("SSL_CERT_FILE", "GIT_SSL_CAINFO"):
+        monkeypatch.setenv(variable, str(pem))
+    with GitServer(known.root, certificate=pem) as secure:
+        spec = repos.RepoSpec.parse(f"https://{name}:{secure.port}/o/r", ref=known.unnamed)
+        asking = resolver(**SERVED, allowed=HERE, lookup=Names(rebind_test=["127.0.0.1"], other_test=["127.0.0.1"]))
+        with pytest.raises(error) if error else contextlib.nullcontext():
+            assert asking.resolve(spec).commit == known.unnamed
+
+
+def certificate_for(name: str, pem: Path) -> Path:
+    """A key and a certificate that signs itself, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    today = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(today - dt.timedelta(days=1))
+        .not_valid_after(today + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    encoding = serialization.Encoding.PEM
+    secret = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    pem.write_bytes(secret + certificate.public_bytes(encoding))
+    return pem
 
 
 def test_gits_own_protocol_is_held_to_the_address_that_was_checked(resolver, known):
