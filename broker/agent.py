@@ -41,7 +41,8 @@ import urllib.parse
 GRACE_SECONDS = 5  # between SIGTERM and SIGKILL; Jupyter needs about one to end its kernels
 START_SECONDS = 120  # a server that does not answer within this has failed
 PORT_GRACE_SECONDS = 2  # a server may open a port of its own before it opens our socket
-REPORT_SPACING = 0.2  # at most five reports a second
+REPORT_SPACING = 0.2  # at most five reports a second,
+REPORTS_AT_ONCE = 5  # but the first few without waiting: a session that is up shall not wait to say so
 LINE_CHARACTERS = 2000
 BATCH_LINES = 500
 BATCH_BYTES = 200_000
@@ -321,16 +322,19 @@ class Agent:
 
     async def _report(self):
         """Tell the broker what happened: at once, but at most five times a second; else once per heartbeat."""
-        pauses = backoff(0.5, 5)
+        pauses, spacing = backoff(0.5, 5), Spacing(REPORT_SPACING, REPORTS_AT_ONCE)
         while True:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.wake.wait(), self.heartbeat_seconds)
+            await asyncio.sleep(spacing.pause())
             self.wake.clear()
-            delivered = await self._report_once()
-            if delivered:
+            if await self._report_once():
                 pauses = backoff(0.5, 5)
-            await asyncio.sleep(REPORT_SPACING if delivered else next(pauses))
-            if delivered and not self.journal.waiting():
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self.wake.wait(), self.heartbeat_seconds)
+            else:
+                await asyncio.sleep(next(pauses))
+                self.wake.set()
+            if self.journal.waiting():
+                self.wake.set()
 
     async def _report_once(self):
         first, events = self.journal.batch()
@@ -377,6 +381,7 @@ class Agent:
         self.server = Server(self, command)
         self.wake.set()
         fault = await self.server.start()
+        self.wake.set()
         if fault:
             self.fail(fault)
             return
@@ -433,6 +438,23 @@ class Deadline:
 
     def passed(self):
         return time.time() >= self.wall or time.monotonic() >= self.monotonic
+
+
+class Spacing:
+    """Holds a rate: one every so many seconds, of which a few unused ones may come at once."""
+
+    def __init__(self, seconds, at_once):
+        self._seconds = seconds
+        self._most = at_once
+        self._left = float(at_once)
+        self._then = time.monotonic()
+
+    def pause(self):
+        """Count one more, and say how long to wait before it."""
+        now = time.monotonic()
+        self._left = min(self._most, self._left + (now - self._then) / self._seconds) - 1
+        self._then = now
+        return max(0.0, -self._left * self._seconds)
 
 
 def proof(token, nonce):

@@ -33,14 +33,25 @@ def prepare(spec: dict[str, Any], place: Path) -> dict[str, Any]:
     return {"argv": argv, "env": env, "cwd": str(root)}
 
 
+SERVE_LAB = """\
+# JupyterLab, a second sooner: for one format of its schemas, which Jupyter does not use, jsonschema would compile a grammar
+# at each start. It does without where the module is missing, and here, in the server alone, it is.
+import sys
+
+sys.modules["rfc3987_syntax"] = None
+from jupyterlab.labapp import main
+
+sys.exit(main())
+"""
+
+
 def jupyter(env: Path, root: Path, runtime: Path) -> list[str]:
     """JupyterLab on a socket that only its owner can open, with kernels that listen on no port either.
 
     Its token comes by $JUPYTER_TOKEN: the arguments of a process can be read by anybody.
     """
     return [
-        str(env / "bin/python"),
-        *("-m", "jupyterlab", "--no-browser", "--log-level=WARN"),
+        *(str(env / "bin/python"), str(env / "bin/serve-lab"), "--no-browser", "--log-level=WARN"),
         *(["--allow-root"] if os.getuid() == 0 else []),
         f"--ServerApp.sock={runtime / 's.sock'}",
         "--ServerApp.sock_mode=0600",
@@ -110,6 +121,7 @@ def overlay(env: Path, place: Path, repo: Path, editable: list[str]) -> None:
     own = env / kept.relative_to(venv)
     own.mkdir(parents=True)
     (env / "bin").mkdir()
+    (env / "bin/serve-lab").write_text(SERVE_LAB)
     (env / "pyvenv.cfg").write_text((venv / "pyvenv.cfg").read_text())
     (own / "_anybinder.pth").write_text(f"import site; site.addsitedir({str(kept)!r})\n")
     for name in editable:  # an editable install shall mean the session's copy; sorts before ours where it matters
