@@ -392,7 +392,7 @@ def watch(service: Service, launch: Launch) -> Next:
     silent = (now - seen).total_seconds()
     if silent > service.settings.silence_minutes * 60:
         return _over("lost", "The machine has not been heard of for too long.")
-    if silent > 2 * service.settings.heartbeat_seconds and (order is None or _is_gone(service, order)):
+    if silent > 2 * service.settings.heartbeat_seconds and (order is None or _has_ended(service, order) is not None):
         return _over("lost", "The machine has ended by itself.")
     return Next(state=State.READY, wait=service.settings.heartbeat_seconds)
 
@@ -490,20 +490,16 @@ def _look_at_instance(service: Service, launch: Launch, order: Order) -> Next:
     seen = order.agent_seen_at or launch.entered_at
     if service.now() - seen > dt.timedelta(minutes=service.settings.silence_minutes):
         raise errors.InstanceLost
-    if (detail := _gone_detail(service, order)) is None:
+    if (detail := _has_ended(service, order)) is None:
         return Next(state=State.STARTING, wait=LOOK_SECONDS)
     if order.enrolled_at is None:
         return _try_another(service, launch, order, detail or str(errors.InstanceLost()))
     raise errors.InstanceLost(detail or None)
 
 
-def _is_gone(service: Service, order: Order) -> bool:
-    return _gone_detail(service, order) is not None
-
-
-def _gone_detail(service: Service, order: Order) -> str | None:
-    """The cloud's words on why it is gone; None while it is not."""
+def _has_ended(service: Service, order: Order) -> str | None:
+    """The cloud's words on why it no longer runs; None while it does, or may yet."""
     if order.instance is None:
         return None
     found = backends.named(service, order.backend).account().describe(order.instance)
-    return found.detail if found.state is base.InstanceState.GONE else None
+    return found.detail if found.state in (base.InstanceState.STOPPING, base.InstanceState.GONE) else None

@@ -91,7 +91,7 @@ def build(at: service.Service, *, while_needed: bool = False) -> uvicorn.Server:
         hosts=application.hosts(at.settings),
         sockets=at.settings.runtime / "t",
     )
-    app.state.doors = doors
+    app.state.doors, app.state.directory = doors, directory
     config = uvicorn.Config(
         app,
         http=doors.protocol,  # type: ignore[arg-type]
@@ -144,9 +144,10 @@ async def _announce(app: FastAPI, server: list[uvicorn.Server]) -> None:
 
 
 async def _note_activity(app: FastAPI, at: service.Service) -> None:
-    """Write down now and then when somebody last did something, as the gateway saw it."""
+    """Write down now and then when somebody last did something, as the gateway saw it; and look for ended sessions."""
     while True:
         await asyncio.sleep(at.settings.heartbeat_seconds)
+        await asyncio.to_thread(app.state.directory.refresh)
         seen: dict[str, float] = app.state.doors.gateway.activity
         now = time.monotonic()
         if ago := {session_id: now - when for session_id, when in seen.items()}:

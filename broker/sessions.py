@@ -37,8 +37,9 @@ class Session:
     deadline: dt.datetime
 
     def opened_by(self, token: str) -> bool:
-        """Whether this is the launch's token. Constant time; a session that is gone opens to nobody."""
-        return self.state != "gone" and crypto.matches(token, self.token_hash)
+        """Whether this is the launch's token, in constant time. Whether it still opens anything is for `state` to say:
+        whoever held the key is told that the session has ended, everybody else nothing."""
+        return crypto.matches(token, self.token_hash)
 
     def tunnelled_by(self, secret: str) -> bool:
         """Whether this secret may bring this session's bytes."""
@@ -114,6 +115,12 @@ class Directory:
         if not self.fresh(session_id):
             await asyncio.to_thread(self._read, session_id)
         return self.get(session_id)
+
+    def refresh(self) -> None:
+        """Read every live session anew: a wake-up may have been lost. From any thread; call it now and then."""
+        for session_id, (_, session) in list(self._known.items()):
+            if session and session.state != "gone":
+                self._read(session_id)
 
     def drop(self, session_id: str) -> None:
         """Something changed: read it anew, and say so if it is over. From any thread."""

@@ -108,6 +108,7 @@ class InstanceState(enum.StrEnum):
     PENDING = "pending"
     RUNNING = "running"
     STOPPING = "stopping"
+    """It is ending, or has ended by itself: it will not run again, and something of it is still there or billed."""
     GONE = "gone"
     """Nothing of it is left and nothing of it is billed."""
 

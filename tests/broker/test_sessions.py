@@ -52,10 +52,25 @@ def test_the_token_dies_with_the_launch_at_once(bench: Bench) -> None:
     token, directory = sessions.launch_token(bench.at, launch.id), sessions.Directory(bench.at)
     gone: list[str] = []
     directory.on_gone.append(gone.append)
-    assert asyncio.run(directory.load(launch.id)).opened_by(token)  # type: ignore[union-attr]
+    before = asyncio.run(directory.load(launch.id))
+    assert before is not None
+    assert (before.state, before.opened_by(token)) == ("ready", True)
     launches.stop(bench.at, launch.id)
-    assert not directory.get(launch.id).opened_by(token)  # type: ignore[union-attr]
+    after = directory.get(launch.id)
+    assert after is not None
+    assert after.state == "gone"
     assert gone == [launch.id]
+
+
+def test_a_lost_wake_up_costs_a_moment(bench: Bench) -> None:
+    launch, directory = bench.ready(), sessions.Directory(bench.at)
+    asyncio.run(directory.load(launch.id))
+    bench.at.fanout._calls.clear()  # type: ignore[attr-defined]
+    launches.stop(bench.at, launch.id)
+    directory.refresh()
+    after = directory.get(launch.id)
+    assert after is not None
+    assert after.state == "gone"
 
 
 def test_the_tunnel_secret_of_an_earlier_order_opens_nothing(bench: Bench) -> None:
