@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ MARK = "ANYBINDER_INSTANCE"
 
 HANDED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 HANDED_ON_PREFIXES = ("LC_", "SSL_CERT_", "GIT_SSL_", "PIP_", "UV_")
+EXEC_LOOKS = 30  # a millisecond apart: an exec takes some, when the computer is busy and the program is on a slow disk
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 
 # The agent must be nobody's child here, or it would stay a zombie when this process lives on and be killed with it
@@ -79,15 +81,29 @@ def everyone_marked() -> list[tuple[psutil.Process, str]]:
 
 def mark_of(pid: int) -> str | None:
     """The mark this process carries; None where it has none, is gone, or is not ours to look at."""
-    environ = Path(f"/proc/{pid}/environ")
+    folder = Path(f"/proc/{pid}")
     try:
-        if not environ.parent.exists():
+        if not folder.exists():
             return psutil.Process(pid).environ().get(MARK)
-        raw = environ.read_bytes()
+        raw = _environ(folder)
     except (OSError, psutil.Error):
         return None
     prefix = f"{MARK}=".encode()
     return next((line[len(prefix) :].decode() for line in raw.split(b"\0") if line.startswith(prefix)), None)
+
+
+def _environ(folder: Path) -> bytes:
+    """Raises OSError where there is none: a thread of the kernel, a zombie, or not ours to look at.
+
+    A process that is just exchanging its program (exec) shows neither environment nor command line: look again.
+    """
+    for _ in range(EXEC_LOOKS):
+        if raw := (folder / "environ").read_bytes():
+            return raw
+        if (folder / "cmdline").read_bytes() or not (folder / "exe").readlink():
+            return (folder / "environ").read_bytes()  # it may have come between our two looks
+        threading.Event().wait(0.001)
+    return b""
 
 
 def was_told(process: psutil.Process, text: str) -> bool:

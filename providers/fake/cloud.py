@@ -144,7 +144,8 @@ class Cloud:
         known = now + _seconds(met, "unknown", 0)
         made = self._make(MachineThing, "machine", id=name, machine=Machine(name, self._folder), known=known, **rest)
         made.state = "pending"
-        self._clock.at(now + _seconds(met, "slow_boot", self.options.boot_seconds), lambda: self._boot(made, met))
+        boots = now + _seconds(met, "slow_boot", self.options.boot_seconds)
+        self._clock.at(boots, lambda: self._boot(made, met, boots))
         self._arm_dead_man(made)
         return made
 
@@ -157,15 +158,13 @@ class Cloud:
     def _name(self, kind: str) -> str:
         return f"{kind}-{next(self._numbers)}"
 
-    def _boot(self, made: MachineThing, met: Met) -> None:
+    def _boot(self, made: MachineThing, met: Met, when: float) -> None:
         if made.state != "pending":
             return
         made.state = "running"
         if "dies" in met:
             dies = met["dies"].settings
-            self._clock.at(
-                self._clock.now() + dies.get("seconds", 0), lambda: self.die(made.id, dies.get("leaves", ()))
-            )
+            self._clock.at(when + dies.get("seconds", 0), lambda: self.die(made.id, dies.get("leaves", ())))
         if "never_dials" not in met and made.boot.get("agent"):
             build = met["build_fails"].settings.get("message", "The build failed.") if "build_fails" in met else ""
             options = (f"--kind={self.options.session}", f"--fail={build}")

@@ -497,6 +497,7 @@ def test_a_control_group_holds_the_session_and_goes_with_it(local, credential, s
 
 
 @pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can look with another user's eyes")
 def test_another_user_sees_neither_folder_nor_socket_nor_token(local, credential, configuration, home):
     """Looks with another user's eyes while the token is still in the boot file."""
     Path(configuration["home"]).parent.chmod(0o755)
