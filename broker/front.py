@@ -118,6 +118,13 @@ class Doors:
         """One more connection, as uvicorn makes its protocols."""
         return Front(self, config, server_state, app_state)
 
+    def close(self) -> None:
+        """Cut whatever is still open, after the server has given it time to finish."""
+        for connection in [*self.reading, *self.gateway.connections]:
+            connection.transport.abort()
+        self.gateway.shutdown()
+        self.tunnel.close()
+
     def watch(self, front: Front) -> None:
         """Close this connection once its head is overdue."""
         self.reading.add(front)

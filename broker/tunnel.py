@@ -413,6 +413,13 @@ class Tunnel:
         for session_id in list(self._servers):
             self._unlisten(session_id)
 
+    def close(self) -> None:
+        """Cut every stream, also those that serve somebody."""
+        self.shutdown()
+        for streams in list(self.streams.values()):
+            for stream in list(streams):
+                stream.transport.abort()
+
     def _spawn(self, work: Any) -> None:
         task = self.loop.create_task(work)
         self._tasks.add(task)

@@ -76,6 +76,10 @@ class Request:
     def has_body(self) -> bool:
         return self.chunked or self.length > 0
 
+    @property
+    def websocket(self) -> bool:
+        return self.upgrade == b"websocket"
+
 
 class RequestReader:
     """Reads one whole head at a time. One reader serves every connection of a loop, as it keeps nothing in between."""
@@ -156,7 +160,7 @@ class RequestReader:
         elif b"HTTP/1." in head[: start + 12]:
             self._refuse(400, "This is not a well-formed HTTP request.")
         else:
-            self._refuse(505, "Only HTTP/1.1 is spoken here.")
+            self._refuse(505, "Only version 1.1 of HTTP is spoken here.")
         if not head.startswith(target, len(method) + 1) or target[:1] != b"/" or b"#" in target:
             self._refuse(400, "The request target must be a path.")
         if method in (b"TRACE", b"CONNECT"):

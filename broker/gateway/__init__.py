@@ -7,7 +7,7 @@ and speaks to the session's server through streams of its tunnel. Streams are ke
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from broker import tunnel as tunnels
@@ -24,19 +24,11 @@ IDLE_STREAMS = 64  # kept per session; a browser opens 6 connections, a page of 
 _SWEEP_SECONDS = 0.5
 
 
-class Typing(tunnels.Pipe):
-    """The half of a WebSocket that comes from the browser: that is activity."""
+class Half(tunnels.Pipe):
+    """One half of a WebSocket. `data_received` is an attribute, so that a message costs no step of ours that it need
+    not: towards the browser the transport calls the other transport's own `write`."""
 
-    __slots__ = ("_gateway", "_session_id")
-
-    def known(self, gateway: Gateway, session_id: str) -> Typing:
-        self._gateway = gateway
-        self._session_id = session_id
-        return self
-
-    def data_received(self, data: bytes) -> None:
-        self._gateway.touch(self._session_id)
-        self.far.write(data)
+    __slots__ = ("data_received",)
 
 
 class Gateway:
@@ -143,12 +135,25 @@ class Gateway:
         front.add(ending)
         self.connections.discard(connection)
         front.discard(connection)
-        session.set_protocol(tunnels.Pipe(session, browser, lost))
-        browser.set_protocol(Typing(browser, session, lost).known(self, session_id))
+        down, up = Half(session, browser, lost), Half(browser, session, lost)
+        down.data_received = browser.write
+        up.data_received = self._typing(session_id, session.write)
+        session.set_protocol(down)
+        browser.set_protocol(up)
         if ahead := connection.take_ahead():
             session.write(ahead)
         browser.resume_reading()
         session.resume_reading()
+
+    def _typing(self, session_id: str, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        """What comes from the browser is activity."""
+        activity, now = self.activity, self.loop.time
+
+        def received(data: bytes) -> None:
+            activity[session_id] = now()
+            write(data)
+
+        return received
 
     # ---- ends -----------------------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ def from_own_page(request: wire.Request, origin: bytes) -> bool:
     sender = fields.get(b"origin")
     if sender is not None and sender.lower() != origin:
         return False
-    if request.upgrade and sender is None:
+    if request.websocket and sender is None:
         return False
     site = fields.get(b"sec-fetch-site")
     if site is None or site in (b"same-origin", b"none"):
@@ -90,7 +90,7 @@ def from_own_page(request: wire.Request, origin: bytes) -> bool:
 
 def is_navigation(request: wire.Request) -> bool:
     """True where a browser is opening a page, as opposed to a script or a part of a page."""
-    if request.method != b"GET" or request.upgrade:
+    if request.method != b"GET" or request.websocket:
         return False
     dest = request.fields.get(b"sec-fetch-dest")
     return dest == b"document" if dest is not None else wants_html(request)

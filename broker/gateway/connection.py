@@ -282,7 +282,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def _replayable(self) -> bool:
-        return self.method in _SAFE and not self._request.has_body and not self._request.upgrade
+        return self.method in _SAFE and not self._request.has_body and not self._request.websocket
 
     def use(self, stream: tunnel.Stream | None) -> None:
         """The tunnel has a stream for us. A request that must not run twice waits until the server is reached."""
@@ -391,7 +391,7 @@ class Connection(asyncio.Protocol):
         if not self.sent_whole:
             self._over()
             say_and_close(self.transport, b"")
-        elif not self._keep_alive or self._closing or (self._started and self._request.upgrade):
+        elif not self._keep_alive or self._closing or (self._started and self._request.websocket):
             self._over()
             self.transport.close()
         else:
@@ -430,7 +430,7 @@ class Connection(asyncio.Protocol):
 
     def switched(self, found: upstream.Upstream, response: wire.Response, rest: bytes) -> None:
         """The session agreed to speak WebSocket: from here on bytes are passed both ways unread."""
-        asked = self._request.upgrade == b"websocket"
+        asked = self._request.websocket
         if not asked or response.fields.get(b"upgrade", b"").lower() != b"websocket":
             self.broken(found)
             return
@@ -523,7 +523,7 @@ def _in_chunks(pieces: list[bytes]) -> list[bytes]:
 
 def _unfit(request: wire.Request, route: heads.Route) -> tuple[int, str] | None:
     """Why this request cannot be forwarded although its sender may pass."""
-    if request.upgrade == b"websocket" and (request.has_body or request.method != b"GET" or request.minor == 0):
+    if request.websocket and (request.has_body or request.method != b"GET" or request.minor == 0):
         return 400, "A WebSocket begins with a GET without a body."
     if request.fields.get(b"expect", b"100-continue").lower() != b"100-continue":
         return 417, "Only 100-continue can be expected."

@@ -69,7 +69,7 @@ def request_head(request: wire.Request, passing: auth.Pass, host: bytes, end: Ta
         parts.append(b"Transfer-Encoding: chunked\r\n")
     elif b"content-length" in request.fields:
         parts.append(b"Content-Length: %d\r\n" % request.length)
-    if request.upgrade == b"websocket":
+    if request.websocket:
         parts.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
     if b"expect" in request.fields:
         parts.append(b"Expect: 100-continue\r\n")

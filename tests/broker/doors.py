@@ -201,7 +201,13 @@ class House:
             chosen, self.directory, on_tunnel=lambda *told: self.tunnelled.append(told), **self.options
         )
         config = uvicorn.Config(
-            self.app, http=self.doors.protocol, ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=2
+            self.app,
+            http=self.doors.protocol,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            timeout_graceful_shutdown=2,
         )  # type: ignore[arg-type]
         self.uvicorn = uvicorn.Server(config)
         self.uvicorn.capture_signals = lambda: contextmanager(lambda: iter([None]))()  # type: ignore[method-assign,assignment]
@@ -210,9 +216,10 @@ class House:
             await asyncio.sleep(0.001)
         self.ready.set()
         await serving
+        self.doors.close()
         for session in self.sessions.values():
             await self._end(session)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         body = b""
