@@ -1142,14 +1142,13 @@ class Tunnel:
         self._streams = set()  # being dialled or parked
         self._joined = set()  # taken
         self._taken = collections.deque(maxlen=AHEAD_STREAMS)  # instants of the last takes
-        self._wake = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._wake = self._hurry = None  # made in `run`: before Python 3.10 an event belongs to the loop it is made in
         self._failures = 0
 
     async def run(self):
         """Keep streams parked until the broker revokes the session."""
         loop = asyncio.get_running_loop()
-        self._revoked = loop.create_future()
+        self._wake, self._hurry, self._revoked = asyncio.Event(), asyncio.Event(), loop.create_future()
         tasks = [loop.create_task(self._keep()), loop.create_task(self._sweep())]
         try:
             await asyncio.wait([self._revoked] + tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -1165,8 +1164,9 @@ class Tunnel:
     def nudge(self):
         """Dial now rather than after the current pause."""
         self._failures = 0
-        self._hurry.set()
-        self._wake.set()
+        if self._wake:
+            self._hurry.set()
+            self._wake.set()
 
     def wanted(self):
         """How many streams to have ready: more while many are being taken."""
@@ -1220,12 +1220,12 @@ class Tunnel:
             self._failures += 1 if failed else 0
             self._wake.set()
 
-    def stream_answered(self, status):
+    def stream_answered(self, status, framed):
         """The broker, or something before it, answered other than 101."""
         if status == 403 and not self._revoked.done():
             self._revoked.set_result(None)
         elif not self._works:  # a middlebox may have eaten the upgrade: try the other way
-            self.framed = not self.framed
+            self.framed = not framed
 
 
 def connector(connect):
@@ -1331,7 +1331,7 @@ class Stream(asyncio.Protocol):
         except ValueError:
             status = 0
         if status != 101 or (self._frames and not self._frames.accepted(headers_of(head))):
-            self.tunnel.stream_answered(status)
+            self.tunnel.stream_answered(status, framed=self._frames is not None)
             self.transport.abort()
             return
         self.parked, self.heard = True, time.monotonic()

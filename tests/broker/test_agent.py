@@ -68,6 +68,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.answer(json.load(open("kernels.json")) if os.path.exists("kernels.json") else [])
         if jupyter and path == "/api/terminals":
             return self.answer([])
+        if path == "/quit":
+            print("goodbye", flush=True)
+            os._exit(3)
         if path == "/environ":
             return self.answer(dict(os.environ))
         if path.startswith("/bytes/"):
@@ -445,10 +448,11 @@ def test_a_server_on_a_port_is_served_where_that_is_allowed(instance, broker):
 
 
 def test_a_server_that_ends_later_is_reported_down_and_the_agent_stays(instance, broker):
-    instance.serve(script=SERVER.replace("serve_forever()", "handle_request()"))
-    instance.start()
-    until(lambda: broker.status()["server"] == "down")
-    assert "The server has ended" in broker.messages()[-1]
+    instance.serve()
+    instance.up()
+    broker.take().send(b"GET /quit HTTP/1.1\r\nHost: x\r\n\r\n")
+    until(lambda: broker.status()["server"] == "down" and len(broker.events) > 4)
+    assert broker.messages()[-1] == "The server has ended (exit status 3). Its last lines: goodbye"
     assert instance.process.poll() is None
 
 
