@@ -11,8 +11,6 @@ inside a transaction. Any error ends in `terminate`, the one way out.
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,8 +19,8 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy import exc, orm
 
-from broker import backends, crypto, db, errors, events, metrics, orders, people, placement, repos
-from broker.models import Consent, Launch, Order, Phase, State
+from broker import backends, crypto, db, errors, events, metrics, orders, people, placement, repos, wishes
+from broker.models import Launch, Order, Phase, State
 from broker.service import Service
 from providers import base
 from providers import errors as clouds
@@ -32,20 +30,6 @@ log = structlog.get_logger(__name__)
 RETRY_SECONDS = 5  # when a cloud is out of reach
 GONE_SECONDS = 0.25  # between two looks at something that is being ended
 LOOK_SECONDS = 2  # between two looks at an instance whose agent is expected to speak by itself
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What a person asks for. `repo` is anything `repos.RepoSpec.parse` understands."""
-
-    repo: str
-    ref: str | None = None
-    path: str | None = None
-    backend: str | None = None
-    name: str | None = None
-    hours: float | None = None
-    consent: str | bool = False
-    """True, or the commit agreed to. Needed where the session runs as the person."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +46,7 @@ class Next:
 # --- asking ---------------------------------------------------------------------------------------------------------
 
 
-def request(service: Service, person: people.Person, wish: Wish) -> tuple[Launch, bool]:
+def request(service: Service, person: people.Person, wish: wishes.Wish) -> tuple[Launch, bool]:
     """Write this wish down and have it advance. Returns the launch, and whether it is new.
 
     The same name with unchanged parameters returns the launch that runs. Looks the repository up (seconds at most)
@@ -70,79 +54,13 @@ def request(service: Service, person: people.Person, wish: Wish) -> tuple[Launch
     """
     found = service.repos.resolve(repos.RepoSpec.parse(wish.repo, ref=wish.ref or None))
     backend = placement.choose(service, person, wish.backend)
-    _require_consent(service, person, wish, found, backend)
-    launch = _row(service, person, wish, found, backend)
+    wishes.require_consent(service, person, wish, found, backend)
+    launch = wishes.row(service, person, wish, found, backend)
     try:
         return _write(service, launch)
     except exc.IntegrityError:
         # Two requests for one name met between look-up and insert; the other one won, and is now to be seen.
         return _write(service, launch)
-
-
-def _require_consent(
-    service: Service, person: people.Person, wish: Wish, found: repos.Resolved, backend: backends.Backend
-) -> None:
-    """Remember a consent that is given; refuse where one is needed and missing."""
-    key = (person.id, found.repo_url, found.commit)
-    if wish.consent is True or wish.consent == found.commit:
-        with service.db.transaction() as session:
-            session.merge(Consent(person=key[0], repo_url=key[1], commit=key[2], at=service.now()))
-    elif backend.provider.on_this_computer and not consented(service, person, found):
-        raise errors.ConsentNeeded
-
-
-def consented(service: Service, person: people.Person, found: repos.Resolved) -> bool:
-    """Whether this person has agreed to run this commit as themselves."""
-    with service.db.transaction() as session:
-        return session.get(Consent, (person.id, found.repo_url, found.commit)) is not None
-
-
-def _row(
-    service: Service, person: people.Person, wish: Wish, found: repos.Resolved, backend: backends.Backend
-) -> Launch:
-    now, chosen = service.now(), service.settings
-    longest = backend.setting.max_hours or chosen.max_hours
-    hours = min(wish.hours or longest, longest)
-    if hours <= 0:
-        raise errors.BadRequest("A session needs a positive number of hours.")
-    path = wish.path if wish.path is not None else _asked_to_open(found)
-    preparing = dt.timedelta(minutes=chosen.boot_minutes * chosen.attempts + chosen.build_minutes)
-    return Launch(
-        id=crypto.new_id(12),
-        person=person.id,
-        name=wish.name or f"{found.slug[:40]}-{crypto.new_id(6)}",
-        fingerprint=_fingerprint(found.repo_url, found.commit, path, backend.name, hours),
-        spec=found.spec_string,
-        repo_url=found.repo_url,
-        web_url=found.web_url,
-        title=found.spec.repo.partition("://")[2].removesuffix(".git") or found.spec.repo,
-        ref=found.ref,
-        commit=found.commit,
-        path=path,
-        backend=backend.name,
-        hours=hours,
-        idle_minutes=backend.setting.idle_minutes or chosen.idle_minutes,
-        state=State.WAITING,
-        phase=Phase.WAITING,
-        stop_wanted=False,
-        reason="",
-        message="",
-        tried=[],
-        created_at=now,
-        entered_at=now,
-        deadline_at=now + preparing + dt.timedelta(hours=hours),
-        due_at=now,
-        events=0,
-    )
-
-
-def _asked_to_open(found: repos.Resolved) -> str:
-    """The file or address that a pasted link names."""
-    return found.path or (f"/{found.spec.urlpath.lstrip('/')}" if found.spec.urlpath else "")
-
-
-def _fingerprint(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _write(service: Service, launch: Launch) -> tuple[Launch, bool]:
@@ -502,4 +420,6 @@ def _has_ended(service: Service, order: Order) -> str | None:
     if order.instance is None:
         return None
     found = backends.named(service, order.backend).account().describe(order.instance)
+    if found.state is base.InstanceState.GONE and not orders.believable(service, order):
+        return None
     return found.detail if found.state in (base.InstanceState.STOPPING, base.InstanceState.GONE) else None

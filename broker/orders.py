@@ -82,9 +82,18 @@ def _gone(service: Service, order: Order) -> bool:
         return False
     if any(found.tag and found.tag.order == order.id for found in account.instances(service.keys.broker_id)):
         return False
-    # The response was lost and the list is not yet to be trusted: an empty one proves nothing this soon.
+    return believable(service, order)
+
+
+def believable(service: Service, order: Order) -> bool:
+    """Whether a cloud that shows nothing of this order can be believed: what was only just asked for may not show yet.
+
+    Once its agent has enrolled it has been there; so what does not show any more is gone.
+    """
+    if order.enrolled_at is not None:
+        return True
     asked_at = order.asked_at or order.created_at
-    return bool(order.instance) or service.now() - asked_at >= backend.provider.lists_within
+    return service.now() - asked_at >= backends.named(service, order.backend).provider.lists_within
 
 
 def _close(service: Service, order: Order) -> None:

@@ -93,7 +93,9 @@ class Settings(BaseSettings):
     resolve_cache_seconds: float = 20
     """A reference looked up less than this ago is not asked for again."""
     github_api: str = "https://api.github.com"
+    """Where GitHub's interface answers; another address for GitHub Enterprise."""
     github_url: str = "https://github.com"
+    """Where GitHub's repositories are cloned from."""
     github_token: SecretStr = SecretStr("")
     """Raises GitHub's limit of 60 look-ups an hour to 5,000; it is sent to `github_api` and nowhere else."""
     local_tcp_servers: bool = False
@@ -102,7 +104,9 @@ class Settings(BaseSettings):
     """Let `uv` download a Python that this computer lacks."""
 
     log_format: Literal["console", "json"] = "console"
+    """Logs for people, or one JSON object a line."""
     log_level: str = "INFO"
+    """The least that is logged: DEBUG, INFO, WARNING or ERROR."""
 
     @classmethod
     def settings_customise_sources(

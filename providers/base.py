@@ -105,6 +105,8 @@ class Order:
 
 
 class InstanceState(enum.StrEnum):
+    """What a cloud says of an instance, in words that are the same for every cloud."""
+
     PENDING = "pending"
     RUNNING = "running"
     STOPPING = "stopping"

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, StreamingResponse
 
-from broker import events, launches, placement, reaper, repos
+from broker import events, launches, placement, reaper, repos, wishes
 from broker.models import Launch, Phase
 from broker.people import Person
 from broker.service import Service
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/api", tags=["launches"])
 @router.post("/launches", status_code=201)
 def create(asking: deps.Asking, at: deps.At, wish: schemas.LaunchRequest, response: Response) -> dict[str, Any]:
     """Launch this. 201, or 200 where a launch of this name with the same parameters already runs."""
-    launch, new = launches.request(at, asking, launches.Wish(**wish.model_dump()))
+    launch, new = launches.request(at, asking, wishes.Wish(**wish.model_dump()))
     response.status_code = 201 if new else 200
     return schemas.launch_json(at, launch)
 
@@ -134,7 +134,9 @@ def _all(at: Service, launch_id: str, after: int) -> list[dict[str, Any]]:
 
 
 def _seen_all(at: Service, launch: Launch, start: int, *, to_the_end: bool) -> bool:
-    return bool(start) and events.finished(at, launch.id, to_the_end=to_the_end) and not events.read(at, launch.id, start)
+    return (
+        bool(start) and events.finished(at, launch.id, to_the_end=to_the_end) and not events.read(at, launch.id, start)
+    )
 
 
 async def _stream(at: Service, asking: Person, launch_id: str, after: int, *, to_the_end: bool) -> AsyncIterator[str]:

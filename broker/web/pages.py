@@ -11,7 +11,7 @@ from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.templating import Jinja2Templates
 
-from broker import errors, events, launches, placement, repos, sessions
+from broker import errors, events, launches, placement, repos, sessions, wishes
 from broker.models import State
 from broker.people import Person
 from broker.web import deps, schemas
@@ -30,10 +30,10 @@ class Filled:
     def __init__(self, **typed: str) -> None:
         self.typed = {name: typed.get(name, "").strip() for name in self.FIELDS}
 
-    def wish(self, consent: str | bool = False) -> launches.Wish:
+    def wish(self, consent: str | bool = False) -> wishes.Wish:
         """The same as a wish; what was left empty is not asked for."""
         given = {name: value or None for name, value in self.typed.items()}
-        return launches.Wish(**{**given, "repo": self.typed["repo"]}, consent=consent)
+        return wishes.Wish(**{**given, "repo": self.typed["repo"]}, consent=consent)
 
     def link(self) -> str:
         """The form, filled in like this."""
@@ -106,7 +106,9 @@ def launch(
     """Launch it, after asking once per commit where it runs as the person. What was typed survives every refusal."""
     filled = Filled(repo=repo, ref=ref, path=path, backend=backend, name=name)
     try:
-        wish = schemas.LaunchRequest(**{name: value or None for name, value in filled.typed.items()} | {"repo": filled.typed["repo"]})  # noqa: E501
+        wish = schemas.LaunchRequest(
+            **{name: value or None for name, value in filled.typed.items()} | {"repo": filled.typed["repo"]}
+        )  # noqa: E501
     except ValueError:
         return _form(request, at, asking, filled, _why(filled), _field_of(filled), 422)
     del wish

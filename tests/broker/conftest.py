@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from broker import backends, bootstrap, events, instances, launches, orders, people, service, sessions, settings
+from broker import backends, bootstrap, events, instances, launches, orders, people, service, sessions, settings, wishes
 from broker.models import Launch, Order, State
 from tests.doubles import git_repos
 from tests.doubles.desk_cloud import DeskCloud
@@ -39,7 +39,7 @@ class Bench:
         self.at, self.cloud, self.clock, self.repo = at, cloud, clock, repo
 
     def request(self, **wish: Any) -> Launch:
-        wanted = launches.Wish(**{"repo": self.repo, "backend": "desk", **wish})
+        wanted = wishes.Wish(**{"repo": self.repo, "backend": "desk", **wish})
         return launches.request(self.at, people.LOCAL, wanted)[0]
 
     def advance(self, launch: Launch) -> Launch:

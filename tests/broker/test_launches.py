@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 import sqlalchemy as sa
 
-from broker import errors, launches, orders, people
+from broker import errors, launches, orders, people, wishes
 from broker.models import Launch, Order, State
 from providers import errors as clouds
 from tests.broker.conftest import Bench, Clock
@@ -33,8 +33,8 @@ def test_a_request_writes_one_row_and_one_waiting_event_and_buys_nothing(bench: 
 
 
 def test_the_same_name_with_unchanged_parameters_reconnects(bench: Bench) -> None:
-    first, new = launches.request(bench.at, people.LOCAL, launches.Wish(repo=bench.repo, backend="desk", name="a"))
-    again, second = launches.request(bench.at, people.LOCAL, launches.Wish(repo=bench.repo, backend="desk", name="a"))
+    first, new = launches.request(bench.at, people.LOCAL, wishes.Wish(repo=bench.repo, backend="desk", name="a"))
+    again, second = launches.request(bench.at, people.LOCAL, wishes.Wish(repo=bench.repo, backend="desk", name="a"))
     assert (new, second) == (True, False)
     assert again.id == first.id
 
@@ -372,6 +372,20 @@ def test_an_empty_list_proves_nothing_before_the_cloud_has_caught_up(
     assert launch.state is State.STOPPING
     clock.move(seconds=61)
     assert bench.advance(launch).state is State.STOPPED
+
+
+def test_a_machine_that_does_not_show_yet_is_not_taken_for_gone(make_bench: Callable[..., Bench], clock: Clock) -> None:
+    """EC2 answers "not found" for a moment after it has sold something."""
+    bench = make_bench(SlowListingCloud())
+    launch = bench.advance(bench.request())
+    hidden = dict(bench.cloud.instances_by_order)
+    bench.cloud.instances_by_order.clear()
+    clock.move(seconds=launches.LOOK_SECONDS)
+    bench.advance(launch)
+    bench.cloud.instances_by_order.update(hidden)
+    assert len(bench.cloud.bought) == 1
+    bench.enrol(launch)
+    assert bench.order(launch).offer["id"] == "small"
 
 
 def test_a_lost_answer_is_ended_by_its_tag(bench: Bench) -> None:

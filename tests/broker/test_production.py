@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from broker import backends, events, fanout, launches, people, service, settings
+from broker import backends, events, fanout, launches, people, service, settings, wishes
 from broker.models import State
 from tests.broker.conftest import Bench, Clock
 from tests.doubles.desk_cloud import DeskCloud
@@ -56,7 +56,7 @@ def test_two_requests_for_one_name_on_postgresql_make_one_launch(two_processes: 
     def ask(bench: Bench) -> None:
         start.wait()
         found.append(
-            launches.request(bench.at, people.LOCAL, launches.Wish(repo=bench.repo, backend="desk", name="a"))[0].id
+            launches.request(bench.at, people.LOCAL, wishes.Wish(repo=bench.repo, backend="desk", name="a"))[0].id
         )
 
     threads = [threading.Thread(target=ask, args=(two_processes[number % 2],)) for number in range(6)]
