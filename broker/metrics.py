@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
     from broker.models import Launch, State
@@ -19,6 +19,11 @@ LAUNCH_SECONDS = Histogram(
 )
 REAPED = Counter("anybinder_reaped_total", "Instances the sweep ended that no launch wanted.", ["backend"])
 GATEWAY_REQUESTS = Counter("anybinder_gateway_requests_total", "Requests forwarded, by class of status.", ["status"])
+GATEWAY_BYTES = Counter(
+    "anybinder_gateway_bytes_total", "Bytes of bodies forwarded, without WebSockets.", ["direction"]
+)
+TUNNEL_STREAMS = Gauge("anybinder_tunnel_streams", "Streams that agents have open, parked and taken.")
+TUNNEL_SESSIONS = Gauge("anybinder_tunnel_sessions", "Sessions that have a stream.")
 
 
 def entered(launch: Launch, was: State) -> None:

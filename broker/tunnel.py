@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from broker import framing, settings, wire
+from broker import framing, metrics, settings, wire
 
 PING_SECONDS = 25.0  # below the 30 s idle limit of common proxies
 GONE_SECONDS = 10.0  # an agent redials within 5 s; longer than that without any stream is gone
@@ -269,7 +269,7 @@ class Tunnel:
 
     def _welcome(self, stream: Stream, rest: bytes) -> None:
         stream.transport.set_protocol(stream)
-        self.streams.setdefault(stream.session_id, set()).add(stream)
+        self._remember(stream)
         self._tick_later()
         if rest:
             stream.data_received(rest)
@@ -278,6 +278,13 @@ class Tunnel:
             self._listen(stream.session_id)
             self._on_tunnel(stream.session_id, True)
         self.park(stream)
+
+    def _remember(self, stream: Stream) -> None:
+        if stream.session_id not in self.streams:
+            self.streams[stream.session_id] = set()
+            metrics.TUNNEL_SESSIONS.inc()
+        self.streams[stream.session_id].add(stream)
+        metrics.TUNNEL_STREAMS.inc()
 
     def _welcome_framed(self, transport: Any, session_id: str, rest: bytes) -> None:
         """The same bytes in WebSocket frames, for agents behind a middlebox that eats other upgrades."""
@@ -341,7 +348,9 @@ class Tunnel:
         if streams is None or stream not in streams:
             return
         streams.discard(stream)
+        metrics.TUNNEL_STREAMS.dec()
         if not streams:
+            metrics.TUNNEL_SESSIONS.dec()
             del self.streams[stream.session_id]
             self.loop.call_later(self._gone_seconds, self._maybe_gone, stream.session_id)
 

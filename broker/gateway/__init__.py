@@ -7,20 +7,22 @@ and speaks to the session's server through streams of its tunnel. Streams are ke
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
+from broker import metrics, wire
 from broker import tunnel as tunnels
-from broker import wire
 from broker.gateway import heads
 from broker.gateway.auth import inside
-from broker.gateway.connection import Connection, Drain, say_and_close
+from broker.gateway.closing import say_and_close
+from broker.gateway.connection import Connection
 from broker.gateway.heads import Route
 from broker.gateway.upstream import FRESH_SECONDS, KEEP_SECONDS, Upstream
 
-__all__ = ["Connection", "Drain", "Gateway", "Route", "inside", "say_and_close"]
+__all__ = ["Connection", "Gateway", "Route", "inside", "say_and_close"]
 
 IDLE_STREAMS = 64  # kept per session; a browser opens 6 connections, a page of scripts a few more
+CHECK_SECONDS = 5.0
 _SWEEP_SECONDS = 0.5
 
 
@@ -52,9 +54,11 @@ class Gateway:
         self.responses = wire.ResponseReader()
         self.activity: dict[str, float] = {}
         self.connections: set[Connection] = set()
-        self.statuses: dict[int, int] = {}
+        self.sent = self.received = 0  # bytes of bodies, since the metrics were told
         self.stopping = False
         self._trusted = frozenset(trusted)
+        self._statuses: dict[int, int] = {}
+        self._check_at: dict[str, float] = {}
         self._idle: dict[str, list[Upstream]] = {}
         self._spliced: dict[str, set[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,8 +81,20 @@ class Gateway:
         address = name[0] if isinstance(name, tuple) else "unknown"
         return heads.Peer(address=address.encode(), trusted=address in self._trusted)
 
+    def session(self, session_id: str) -> Any:
+        """What the directory knows of it, at once. Now and then it is made to look again behind our back, in case it
+        was not told of a change."""
+        found = self.directory.get(session_id)
+        if found is not None and self.loop.time() >= self._check_at.get(session_id, 0.0):
+            self._check_at[session_id] = self.loop.time() + CHECK_SECONDS
+            self._spawn(self.directory.load(session_id))
+        return found
+
     def look_up(self, connection: Connection) -> None:
-        task = self.loop.create_task(connection.look_up())
+        self._spawn(connection.look_up())
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -86,7 +102,16 @@ class Gateway:
         self.activity[session_id] = self.loop.time()
 
     def count(self, status: int) -> None:
-        self.statuses[status] = self.statuses.get(status, 0) + 1
+        self._statuses[status] = self._statuses.get(status, 0) + 1
+
+    def _tell_metrics(self) -> None:
+        """Counted by the way and told now and then: a counter with a lock is too slow for every request."""
+        statuses, self._statuses = self._statuses, {}
+        for status, number in statuses.items():
+            metrics.GATEWAY_REQUESTS.labels(f"{status // 100}xx").inc(number)
+        metrics.GATEWAY_BYTES.labels("to browsers").inc(self.sent)
+        metrics.GATEWAY_BYTES.labels("to sessions").inc(self.received)
+        self.sent = self.received = 0
 
     # ---- streams that are kept ------------------------------------------------------------------------------------
 
@@ -164,10 +189,12 @@ class Gateway:
         for browser in list(self._spliced.pop(session_id, ())):
             browser.close()
         self.activity.pop(session_id, None)
+        self._check_at.pop(session_id, None)
         self.tunnel.drop(session_id)
 
     def _sweep(self) -> None:
         now = self.loop.time()
+        self._tell_metrics()
         for connection in [connection for connection in self.connections if connection.due <= now]:
             connection.overdue()
         for session_id, idle in list(self._idle.items()):

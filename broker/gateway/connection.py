@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from broker import tunnel, wire
-from broker.gateway import auth, heads, pages, upstream
+from broker.gateway import auth, closing, heads, pages, upstream
 
 if TYPE_CHECKING:
     from broker.gateway import Gateway
@@ -18,39 +18,8 @@ HEAD_SECONDS = 10.0  # a head that takes longer is a slow loris
 IDLE_SECONDS = 75.0  # nginx's own value for kept-alive connections
 BODY_SECONDS = 120.0  # without one byte of an announced body
 STREAM_SECONDS = 15.0  # an agent redials within 5 s
-_LINGER_SECONDS = 2.0
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 _TRIES = 3
-
-
-class Drain(asyncio.Protocol):
-    """Throws away what still comes, so that closing does not cut off the answer before it was read."""
-
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
-        self._left = 1 << 20
-        self._timer = asyncio.get_running_loop().call_later(_LINGER_SECONDS, transport.abort)
-
-    def data_received(self, data: bytes) -> None:
-        self._left -= len(data)
-        if self._left < 0:
-            self._transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self._timer.cancel()
-
-
-def say_and_close(transport: Any, answer: bytes) -> None:
-    """The last answer on a connection, whatever the client is still sending."""
-    if transport.is_closing():
-        return
-    transport.write(answer)
-    transport.set_protocol(Drain(transport))
-    transport.resume_reading()
-    if transport.can_write_eof():
-        transport.write_eof()
-    else:
-        transport.close()
 
 
 class Connection(asyncio.Protocol):
@@ -163,7 +132,7 @@ class Connection(asyncio.Protocol):
         self._expects = self._started = self._chunked_answer = False
         self._tries = 0
         self._head = b""
-        session = self.gateway.directory.get(self._route.session_id)
+        session = self.gateway.session(self._route.session_id)
         if session is None or session.state != "ready":
             self._buffer = rest
             self.transport.pause_reading()
@@ -248,7 +217,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, answer: bytes) -> None:
         self._over()
-        say_and_close(self.transport, answer)
+        closing.say_and_close(self.transport, answer)
 
     # ---- onward ---------------------------------------------------------------------------------------------------
 
@@ -335,6 +304,7 @@ class Connection(asyncio.Protocol):
             self.data_received(rest)
 
     def _pass_on(self, parts: list[bytes]) -> None:
+        self.gateway.received += sum(map(len, parts))
         self.due = self.gateway.loop.time() + BODY_SECONDS if self._body_left or self._chunks is not None else math.inf
         self.gateway.touch(self._route.session_id)
         found = self.upstream
@@ -368,6 +338,7 @@ class Connection(asyncio.Protocol):
             self._keep_alive = False
         parts = heads.response_head(response, self._route, chunked=chunked, keep_alive=self._keep_alive)
         parts.append(body)
+        self.gateway.sent += len(body)
         self.transport.write(b"".join(parts))
         self.gateway.count(response.status)
 
@@ -380,6 +351,7 @@ class Connection(asyncio.Protocol):
             parts.append(b"0\r\n\r\n")
             self._chunked_answer = False
         if parts:
+            self.gateway.sent += sum(map(len, pieces))
             self.transport.writelines(parts)
 
     def response_done(self) -> None:
@@ -390,7 +362,7 @@ class Connection(asyncio.Protocol):
             self._chunked_answer = False
         if not self.sent_whole:
             self._over()
-            say_and_close(self.transport, b"")
+            closing.say_and_close(self.transport, b"")
         elif not self._keep_alive or self._closing or (self._started and self._request.websocket):
             self._over()
             self.transport.close()

@@ -105,9 +105,11 @@ class Upstream(asyncio.Protocol):
         size, left = len(data), self._left
         if size < left:
             self._left = left - size
+            self.gateway.sent += size
             client.transport.write(data)
             return
         self._left = 0
+        self.gateway.sent += left
         client.transport.write(data if size == left else data[:left])
         self._finish(extra=size > left)
 
