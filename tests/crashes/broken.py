@@ -1,0 +1,68 @@
+"""Builds that are broken on purpose: what the checks must catch."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+
+def break_(name: str) -> None:
+    """Break the broker of this process in this way; not at all where there is no name."""
+    if name:
+        BREAKAGES[name]()
+
+
+def no_idempotency_key() -> None:
+    """Every creating call is a new purchase."""
+    from providers.fake import FakeProvider
+
+    inner = FakeProvider._creation
+    FakeProvider._creation = lambda self, order: {**inner(self, order), "client_token": ""}  # type: ignore[method-assign]
+
+
+def no_lease() -> None:
+    """Whoever comes may take a step of a launch, and what it came to is always written down."""
+    import sqlalchemy as sa
+
+    from broker import launches
+    from broker.models import Launch
+
+    def lease(service: Any, launch_id: str) -> Any:
+        wanted = sa.select(Launch).where(Launch.id == launch_id, Launch.due_at <= service.now())
+        with service.db.transaction() as session:
+            return session.scalars(wanted).one_or_none()
+
+    launches._lease = lease
+
+
+def no_teardown() -> None:
+    """`stopped` is written without anything having been ended."""
+    from broker import launches
+    from broker.models import State
+
+    def terminate(service: Any, launch: Any) -> Any:
+        return launches.Next(state=State.STOPPED, say="Nothing of it is left.", columns={"stopped_at": service.now()})
+
+    launches.STEPS[State.STOPPING] = terminate
+
+
+def early_belief() -> None:
+    """An empty list is believed at once, though a lost purchase may not show in it yet."""
+    from providers.fake import FakeProvider
+
+    inner = FakeProvider.__init__
+
+    def init(self: Any, configuration: Any) -> None:
+        inner(self, configuration)
+        self.lists_within = dt.timedelta(0)
+
+    FakeProvider.__init__ = init  # type: ignore[method-assign]
+
+
+BREAKAGES: dict[str, Callable[[], None]] = {
+    "no idempotency key": no_idempotency_key,
+    "no lease": no_lease,
+    "no teardown": no_teardown,
+    "early belief": early_belief,
+}

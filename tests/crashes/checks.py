@@ -1,0 +1,182 @@
+"""What must hold after any schedule. Judged afterwards, from the table, the cloud's bill and what is left on this computer."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+EDGES = {
+    ("waiting", "placed"), ("placed", "authorized"), ("authorized", "starting"), ("starting", "placed"),
+    ("starting", "ready"), ("stopping", "stopped"),
+    *((state, "stopping") for state in ("waiting", "placed", "authorized", "starting", "ready")),
+}  # fmt: skip
+"""docs/architecture.md draws them."""
+CLOCKS = 0.01  # the cloud's clock and ours were set by hand; they differ by less
+TROUBLE = re.compile(r"task_failed|step_failed|unexpected|unhealthy|Traceback|Exception in|was never")
+
+
+@dataclass(kw_only=True)
+class Evidence:
+    """Everything that is left to look at when all is over."""
+
+    attempts: int = 3
+    launches: list[dict[str, Any]] = field(default_factory=list)
+    orders: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    bought: list[dict[str, Any]] = field(default_factory=list)
+    """The cloud's bill: order, kind, created, ended (None: still billed)."""
+    left: list[str] = field(default_factory=list)
+    """What is there and should not be: machines, parts, processes, folders."""
+    log: str = ""
+    died_by_itself: int = 0
+
+
+def violations(found: Evidence) -> list[str]:
+    """A sentence for each thing that must not be; none when all is well."""
+    return [*_of_launches(found), *_of_orders(found), *_of_the_bill(found), *_of_the_rest(found)]
+
+
+# --- launches -------------------------------------------------------------------------------------------------------
+
+
+def _of_launches(found: Evidence) -> Iterator[str]:
+    for launch in found.launches:
+        lines = [event for event in found.events if event["launch_id"] == launch["id"]]
+        for fault in (*_unfinished(launch), *_misnumbered(launch, lines), *_wrong_walk(lines), *_wrong_outcome(lines)):
+            yield f"launch {launch['id']}: {fault}"
+    yield from _doubled_names(found.launches)
+
+
+def _unfinished(launch: dict[str, Any]) -> Iterator[str]:
+    if launch["state"] != "stopped":
+        yield f"it ended in {launch['state']}"
+    if launch["lease"] or launch["lease_until"]:
+        yield "somebody still holds its lease"
+    if launch["state"] == "stopped" and (launch["due_at"] or not launch["stopped_at"]):
+        yield "it is stopped, and yet something is due"
+
+
+def _misnumbered(launch: dict[str, Any], lines: list[dict[str, Any]]) -> Iterator[str]:
+    numbers = [line["number"] for line in lines]
+    if numbers != list(range(1, launch["events"] + 1)):
+        yield f"its lines are numbered {numbers}, and should end with {launch['events']}"
+
+
+def _wrong_walk(lines: list[dict[str, Any]]) -> Iterator[str]:
+    states = [line["state"] for line in lines]
+    if states[:1] != ["waiting"]:
+        yield "it does not begin with waiting"
+    for step in pairwise(states):
+        if step[0] != step[1] and step not in EDGES:
+            yield f"it went from {step[0]} to {step[1]}"
+    if states.count("stopped") > 1:
+        yield "it goes on after it was stopped"
+
+
+def _wrong_outcome(lines: list[dict[str, Any]]) -> Iterator[str]:
+    phases = [line["phase"] for line in lines if line["phase"]]
+    outcomes = [phase for phase in phases if phase in ("ready", "failed")]
+    if len(outcomes) != 1:
+        yield f"its outcome was said as {outcomes}"
+    elif phases[-1] != outcomes[0]:
+        yield f"after its outcome came {phases[phases.index(outcomes[0]) + 1 :]}"
+
+
+def _doubled_names(launches: list[dict[str, Any]]) -> Iterator[str]:
+    for name in {launch["name"] for launch in launches}:
+        spans = [(launch["created_at"], launch["stopped_at"]) for launch in launches if launch["name"] == name]
+        if _overlap(spans):
+            yield f"two launches called {name} ran at the same time"
+
+
+# --- orders ---------------------------------------------------------------------------------------------------------
+
+
+def _of_orders(found: Evidence) -> Iterator[str]:
+    for launch in found.launches:
+        orders = [order for order in found.orders if order["launch_id"] == launch["id"]]
+        if len(orders) > found.attempts:
+            yield f"launch {launch['id']}: {len(orders)} orders, though it may try {found.attempts} times"
+        if _overlap([(order["created_at"], order["closed_at"]) for order in orders]):
+            yield f"launch {launch['id']}: two orders were open at the same time"
+    for order in found.orders:
+        if order["closed_at"] is None:
+            yield f"order {order['id']} is still open"
+        elif order["settled"] is None:
+            yield f"order {order['id']} is closed and not settled"
+
+
+def _overlap(spans: list[tuple[str, str | None]]) -> bool:
+    """Whether one begins before the one before it has ended; None is never."""
+    ordered = sorted(spans, key=lambda span: instant(span[0]) or 0)
+    return any(one[1] is None or (instant(one[1]) or 0) > (instant(next_[0]) or 0) for one, next_ in pairwise(ordered))
+
+
+# --- what was bought ------------------------------------------------------------------------------------------------
+
+
+def _of_the_bill(found: Evidence) -> Iterator[str]:
+    orders = {order["id"]: order for order in found.orders}
+    stopped = {launch["id"]: instant(launch["stopped_at"]) for launch in found.launches}
+    for order_id in {thing["order"] for thing in found.bought}:
+        if order_id not in orders:
+            yield f"something was bought for {order_id}, which is no order of ours"
+            continue
+        order = orders[order_id]
+        things = [thing for thing in found.bought if thing["order"] == order_id]
+        yield from _of_one_order(order, things, stopped.get(order["launch_id"]))
+
+
+def _of_one_order(order: dict[str, Any], things: list[dict[str, Any]], stopped: float | None) -> Iterator[str]:
+    machines = [thing["id"] for thing in things if thing["kind"] == "machine"]
+    if len(machines) > 1:
+        yield f"order {order['id']} bought {len(machines)} machines"
+    for thing in things:
+        if thing["ended"] is None:
+            yield f"{thing['id']} of order {order['id']} is still billed"
+        for when, word in ((instant(order["closed_at"]), "its order was closed"), (stopped, "its launch was stopped")):
+            if when is not None and (thing["ended"] or float("inf")) > when + CLOCKS:
+                yield f"{thing['id']} of order {order['id']} was there when {word}"
+
+
+# --- the rest -------------------------------------------------------------------------------------------------------
+
+
+def _of_the_rest(found: Evidence) -> Iterator[str]:
+    yield from (f"left behind: {each}" for each in found.left)
+    if found.died_by_itself:
+        yield f"a part of the broker ended by itself {found.died_by_itself} times"
+    for line in found.log.splitlines():
+        if TROUBLE.search(line):
+            yield f"the log says: {line.strip()[:300]}"
+
+
+def instant(text: str | None) -> float | None:
+    """Seconds since 1970 of an instant as SQLite has it."""
+    return None if text is None else dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC).timestamp()
+
+
+def walk(found: Evidence) -> str:
+    """Every line of every launch, and every order, to read."""
+    lines = []
+    for launch in found.launches:
+        lines.append(f"launch {launch['id']} “{launch['name']}” {launch['state']} reason={launch['reason']}"
+                     f" tried={json.loads(launch['tried'])} stopped={launch['stopped_at']}")  # fmt: skip
+        lines += [
+            f"  {line['number']:3} {line['at'][11:23]} {line['state']:10} {line['phase'] or '':9} {line['message'][:100]}"
+            for line in found.events
+            if line["launch_id"] == launch["id"]
+        ]
+        lines += [
+            f"  order {order['id']} asked={order['asked_at']} instance={order['instance']} enrolled={order['enrolled_at']}"
+            f" closing={order['closing_at']} closed={order['closed_at']}"
+            for order in found.orders
+            if order["launch_id"] == launch["id"]
+        ]
+    lines += [f"bought {thing}" for thing in found.bought]
+    return "\n".join(lines)

@@ -1,0 +1,130 @@
+"""Brokers of the crash tests: the real one, in a child of the zygote, with boundaries to die at and scaled-down waits.
+
+Three parts: `all` is `anybinder up`, the embedded size. `web` and `worker` are the production size: two processes on one
+table, where leases matter. Celery and Redis are left out: hints travel as datagrams and are lost when nobody listens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+from tests.crashes import broken, points
+
+WAITS = {"RETRY_SECONDS": 0.1, "GONE_SECONDS": 0.03, "LOOK_SECONDS": 0.2}
+"""The waits between two looks (`broker/launches.py`), shorter: a schedule takes a second, not a minute."""
+HINTS = "hints"
+PDEATHSIG = 1
+
+
+def be(told: dict[str, Any]) -> None:
+    """Be the process that is wanted, until killed."""
+    from broker import launches, logs, settings
+
+    chosen = settings.Settings(**told["settings"])
+    logs.configure(chosen)
+    for name, seconds in WAITS.items():
+        setattr(launches, name, seconds)
+    broken.break_(told["broken"])
+    _reach_the_fake_cloud()
+    counter = points.Counter(Path(told["counter"]))
+    counter.reset()
+    points.set_up(points.Points(counter, Path(told["points"]), told["deadly"]))
+    _know_this_repository(told)
+    {"all": serve, "web": serve_alone, "worker": work, "worker2": work}[told["part"]](chosen, told)
+
+
+def serve(chosen: Any, told: dict[str, Any]) -> None:
+    """Everything in one process."""
+    from broker import serving
+
+    with serving.owned(chosen.home):
+        listening, chosen = serving.bind(chosen)
+        serving.run(listening, chosen, on_ready=lambda at, key: None)
+
+
+def serve_alone(chosen: Any, told: dict[str, Any]) -> None:
+    """The web process of the production size."""
+    from broker import fanout, queue
+
+    queue.CeleryQueue = lambda: Hints(chosen.home)  # type: ignore[assignment,misc]
+    fanout.RedisFanout = lambda url: fanout.EmbeddedFanout()  # type: ignore[assignment,misc]
+    serve(chosen.model_copy(update={"redis_url": _secret("redis://nowhere")}), told)
+
+
+def _secret(text: str) -> Any:
+    from pydantic import SecretStr
+
+    return SecretStr(text)
+
+
+class Hints:
+    """The web's end of the queue: whoever works is told, if anybody does."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+
+    def start(self, tasks: object, every: object) -> None:
+        """Nothing runs here."""
+
+    def enqueue(self, task: str, *args: str, delay: float = 0.0) -> None:
+        for path in self._home.glob(f"{HINTS}*"):
+            with contextlib.suppress(OSError):
+                self._socket.sendto("\n".join((str(delay), task, *args)).encode(), str(path))
+
+    def stop(self) -> None:
+        self._socket.close()
+
+
+def work(chosen: Any, told: dict[str, Any]) -> None:
+    """A worker process of the production size, as `tasks.worker_app` would run it."""
+    from broker import service, tasks
+
+    at = service.build(chosen, migrate=False)
+    at.queue.start(tasks.all_of(at), tasks.every(chosen))
+    path = chosen.home / f"{HINTS}-{told['part']}"
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as hints:
+        hints.bind(str(path))
+        while True:
+            delay, task, *args = hints.recv(65536).decode().split("\n")
+            at.queue.enqueue(task, *args, delay=float(delay))
+
+
+def _reach_the_fake_cloud() -> None:
+    """Its machines are on this computer, so they need no public address of ours."""
+    from providers.fake import FakeProvider
+
+    FakeProvider.dials_loopback = True  # type: ignore[attr-defined]
+
+
+def _know_this_repository(told: dict[str, Any]) -> None:
+    """Where nothing is cloned, nothing need be looked up: the one repository is known."""
+    from broker import repos
+
+    if not (known := told["repo"]):
+        return
+    url, commit = known["url"], known["commit"]
+    fixed = {"commit": commit, "repo_url": url, "web_url": url, "slug": "crashes", "ref": "main", "path": ""}
+    repos.Resolver.resolve = lambda self, spec: repos.Resolved(  # type: ignore[method-assign]
+        spec=spec, spec_string=f"git/{url}/main", **fixed
+    )
+
+
+def prepare(told: dict[str, Any], log: Path) -> None:
+    """In the new child: words go to a file, signals mean what they usually do, and it dies with the zygote."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    words = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    for ours, well_known in ((nothing, 0), (words, 1), (words, 2)):
+        os.dup2(ours, well_known)
+    assert threading.active_count() == 1, "a thread of the zygote would be missing here"

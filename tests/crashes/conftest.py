@@ -1,0 +1,86 @@
+"""Two lanes, each with a cloud of its own, that play schedules one after the other; a test waits for its own."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import queue
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from providers.fake import FakeCloud
+from tests.crashes import plans
+from tests.crashes.play import Outcome, play
+from tests.crashes.world import World, Zygote
+
+LANES = 2  # the cores of a small computer; waits are most of a schedule
+NOWHERE = {"url": "http://127.0.0.1:9/crashes.git", "commit": "c" * 40}
+
+
+class Lanes:
+    """Plays schedules, two at a time, in the order they were given."""
+
+    def __init__(self, repo: dict[str, str]) -> None:
+        self._repo = repo
+        self._folder = Path(tempfile.mkdtemp(prefix="abc-", dir="/tmp"))  # short: sockets live in it
+        self._numbers = itertools.count(1)
+        self._pool = ThreadPoolExecutor(LANES)
+        self._clouds: queue.Queue[FakeCloud] = queue.Queue()
+        self._stack = contextlib.ExitStack()
+        self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
+        self._zygote = Zygote()
+        self._stack.callback(self._zygote.close)
+        for _ in range(LANES):
+            self._clouds.put(self._stack.enter_context(FakeCloud.start()))
+
+    def submit(self, plan: plans.Plan) -> Future[Outcome]:
+        return self._pool.submit(self._play, plan)
+
+    def play(self, plan: plans.Plan) -> Outcome:
+        """Play this one now."""
+        return self.submit(plan).result()
+
+    def _play(self, plan: plans.Plan) -> Outcome:
+        cloud = self._clouds.get()
+        folder = self._folder / str(next(self._numbers))
+        try:
+            return play(World(plan, zygote=self._zygote, cloud=cloud, folder=folder, repo=self._repo))
+        finally:
+            self._clouds.put(cloud)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self._stack.close()
+
+
+@pytest.fixture(scope="module")
+def lanes() -> Iterator[Lanes]:
+    running = Lanes(NOWHERE)
+    yield running
+    running.close()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test a schedule, named by its seed."""
+    first = metafunc.config.getoption("--seed")
+    counts = {"seed": schedules(metafunc.config), "local_seed": local_schedules(metafunc.config)}
+    for name, count in counts.items():
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, range(first, first + count), ids=lambda seed: f"seed-{seed}")
+
+
+def schedules(config: Any) -> int:
+    return config.getoption("--schedules")
+
+
+def local_schedules(config: Any) -> int:
+    """A 25th of the others, at least three."""
+    asked = config.getoption("--local-schedules")
+    return max(3, schedules(config) // 25) if asked is None else asked

@@ -1,0 +1,173 @@
+"""What happens in one schedule: who wants what, what the cloud does, what is killed when. All of it drawn from a seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+PARTS = {"one process": ("all",), "two processes": ("web", "worker"), "two workers": ("web", "worker", "worker2")}
+BOUNDARIES = 40  # about what one process passes while a launch comes up
+LISTS_WITHIN = 0.9  # what the driver promises; what a fault delays adds up to less
+SLOW = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """A person wants a launch at this second, and wants it stopped at that one (never: when all is over)."""
+
+    at: float
+    name: str
+    stop_at: float | None = None
+    hours: float = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kill:
+    """SIGKILL for one process, `after` so many seconds: at once, or at the boundary that is `count` further on."""
+
+    what: Literal["boundary", "instant", "agent"]
+    part: str = ""
+    """A part of the broker; of an agent: `guardian`, `worker` or `server`."""
+    after: float = 0.0
+    count: int = 0
+    pause: float = 0.0
+    """Seconds until it is started again."""
+    draw: float = 0.0
+    """Which of the agents, where there are several."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One of `providers/fake/faults.py`, met by the next `times` calls."""
+
+    call: str
+    name: str
+    times: int = 1
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One schedule."""
+
+    seed: int | str
+    shape: str = "one process"
+    wishes: tuple[Wish, ...] = (Wish(at=0, name="a"),)
+    kills: tuple[Kill, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    deadly: Mapping[str, str] = field(default_factory=dict)
+    """Part to the name of the boundary that its first process dies at."""
+    lists_within: float = LISTS_WITHIN
+    sweep: bool = True
+    visit: bool = False
+    """Whether everything that is ready must answer through the gateway."""
+    local: bool = False
+    broken: str = ""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return PARTS[self.shape]
+
+
+def drawn(seed: int, *, local: bool = False) -> Plan:
+    """The schedule of this seed; the same for ever, as long as this file is the same."""
+    dice = random.Random(f"{seed} {local}")
+    shape = dice.choices(tuple(PARTS), weights=(5, 4, 1))[0]
+    return Plan(
+        seed=seed,
+        shape=shape,
+        wishes=_wishes(dice),
+        kills=tuple(_kill(dice, shape) for _ in range(dice.randint(1, 5))),
+        faults=() if local else _faults(dice),
+        options={} if local else _options(dice),
+        sweep=dice.random() < 0.6,
+        visit=dice.random() < 0.3,
+        local=local,
+    )
+
+
+def _wishes(dice: random.Random) -> tuple[Wish, ...]:
+    return tuple(_wish(dice, first=number == 0) for number in range(dice.choice((1, 1, 2, 2, 3))))
+
+
+def _wish(dice: random.Random, *, first: bool) -> Wish:
+    at = 0.0 if first else dice.uniform(0, 1)
+    stop_at = at + dice.uniform(0, 1.2) if dice.random() < 0.4 else None
+    hours = 0.6 / 3600 if dice.random() < 0.08 else 1  # over in no time
+    return Wish(at=round(at, 3), name=dice.choice("aab"), stop_at=stop_at and round(stop_at, 3), hours=hours)
+
+
+def _kill(dice: random.Random, shape: str) -> Kill:
+    what = dice.choices(("boundary", "instant", "agent"), weights=(6, 2, 2))[0]
+    part = dice.choice(("guardian", "worker", "server") if what == "agent" else PARTS[shape])
+    after = dice.uniform(0, 0.5) if what != "boundary" else dice.uniform(0, 0.1)
+    pause = dice.choice((0.0, 0.0, dice.uniform(0, 0.3)))
+    count = dice.randint(1, BOUNDARIES)
+    return Kill(what=what, part=part, after=round(after, 3), count=count, pause=round(pause, 3), draw=dice.random())
+
+
+def _faults(dice: random.Random) -> tuple[Fault, ...]:
+    return tuple(_fault(dice) for _ in range(dice.choice((0, 1, 1, 2, 3))))
+
+
+def _fault(dice: random.Random) -> Fault:
+    wrong = dice.choice(FAULTS)
+    return Fault(call=wrong.call, name=wrong.name, times=dice.randint(1, wrong.times), settings=wrong.settings)
+
+
+def _wrong(call: str, name: str, times: int = 1, **settings: Any) -> Fault:
+    return Fault(call=call, name=name, times=times, settings=settings)
+
+
+FAULTS = (
+    _wrong("provision", "lost_response", 3),
+    _wrong("provision", "lost_response", 1, late=SLOW),
+    _wrong("provision", "lost_request", 2),
+    _wrong("provision", "duplicate", 2),
+    _wrong("provision", "slow", 1, seconds=SLOW),
+    _wrong("provision", "slow", 1, seconds=SLOW, when="after"),
+    _wrong("provision", "garbled"),
+    _wrong("provision", "throttled", 3),
+    _wrong("provision", "unavailable", 3),
+    _wrong("provision", "no_capacity", 3),
+    _wrong("provision", "quota"),
+    _wrong("provision", "permission"),
+    _wrong("provision", "half_created", 2),
+    _wrong("provision", "half_created", 1, answer="unavailable"),
+    _wrong("provision", "half_created", 1, answer="quota"),
+    _wrong("provision", "hidden", 2, seconds=SLOW),
+    _wrong("provision", "unknown", 1, seconds=SLOW),
+    _wrong("provision", "slow_boot", 2, seconds=SLOW),
+    _wrong("provision", "never_dials"),
+    _wrong("provision", "build_fails", 2),
+    _wrong("provision", "dies", 2, seconds=0.1),
+    _wrong("provision", "dies", 1, seconds=0.6),
+    _wrong("provision", "dies", 1, seconds=0.4, leaves=["disk"]),
+    _wrong("terminate", "lost_response", 2),
+    _wrong("terminate", "lost_request", 2),
+    _wrong("terminate", "ignored", 2),
+    _wrong("terminate", "slow_end", 2, seconds=SLOW),
+    _wrong("terminate", "slow", 1, seconds=SLOW),
+    _wrong("terminate", "throttled", 3),
+    _wrong("terminate", "permission"),
+    _wrong("describe", "unavailable", 3),
+    _wrong("describe", "garbled"),
+    _wrong("instances", "throttled", 3),
+    _wrong("instances", "lost_response", 2),
+    _wrong("offers", "unavailable", 2),
+    _wrong("sign_in", "throttled", 3),
+    _wrong("sign_in", "bad_credential"),
+)
+"""What a seed may draw; `times` is the most."""
+
+
+def _options(dice: random.Random) -> dict[str, Any]:
+    return {
+        "list_seconds": dice.choice((0, 0, 0.2)),
+        "end_seconds": dice.choice((0, 0, 0.1)),
+        "power_off": dice.choice(("delete", "delete", "keep")),
+    }

@@ -1,0 +1,270 @@
+"""One schedule's world: a broker in its parts, a cloud or this computer, a person, and whoever kills."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import http.client
+import itertools
+import json
+import os
+import select
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from providers.fake import FakeCloud
+from tests.crashes import plans, points
+
+SETTINGS = {
+    "tick_seconds": 0.05,
+    "sweep_seconds": 0.3,
+    "heartbeat_seconds": 0.2,
+    "boot_minutes": 2.5 / 60,
+    "build_minutes": 6 / 60,
+    "silence_minutes": 5 / 60,
+    "lease_seconds": 1.5,
+    "workers": 4,
+}
+NEVER = 10**6
+PORTS = itertools.cycle(range(21000, 32000))  # below the ports that connections take for themselves
+RETRY_SECONDS = 0.05  # a person whose broker does not answer tries again
+HTTP_SECONDS = 5
+
+
+class Zygote:
+    """Forks brokers. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.crashes.zygote"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parent.parent.parent,
+        )
+        self._lock = threading.Lock()
+        assert self._answer() == "ready"
+
+    def fork(self, told: dict[str, Any]) -> int:
+        with self._lock:
+            assert self._process.stdin is not None
+            self._process.stdin.write(json.dumps(told) + "\n")
+            self._process.stdin.flush()
+            return int(self._answer())
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def close(self) -> None:
+        """Its children die with it."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+        self._process.stdout.close()
+
+
+class Part:
+    """One process of the broker, started again whenever it is dead for long enough."""
+
+    def __init__(self, name: str, counter: Path) -> None:
+        self.name = name
+        self.counter = points.Counter(counter)
+        self.deaths = 0
+        self.killed = 0
+        """How often by us, from outside."""
+        self.restart_at = 0.0
+        self.pid = 0
+        self._handle: int | None = None
+
+    def started(self, pid: int) -> None:
+        self.pid = pid
+        with contextlib.suppress(ProcessLookupError):  # dead already
+            self._handle = os.pidfd_open(pid)
+
+    def lives(self) -> bool:
+        """Whether it runs; a death is counted when it is first seen."""
+        if self.pid and (self._handle is None or select.select([self._handle], [], [], 0)[0]):
+            self.deaths, self.pid = self.deaths + 1, 0
+            self._drop()
+        return bool(self.pid)
+
+    def kill(self) -> None:
+        if self.lives() and self._handle is not None:
+            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+            select.select([self._handle], [], [], 10)
+            self.killed += 1
+            self.lives()
+
+    def _drop(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def close(self) -> None:
+        self.kill()
+        self.counter.close()
+
+
+class World:
+    """One schedule while it runs. Used by one thread."""
+
+    def __init__(
+        self, plan: plans.Plan, *, zygote: Zygote, cloud: FakeCloud, folder: Path, repo: dict[str, str]
+    ) -> None:
+        self.plan, self.cloud, self.folder = plan, cloud, folder
+        self.home = folder / "home"
+        self.home.mkdir(parents=True)
+        self._zygote, self._repo = zygote, repo
+        self.repo_url = repo["url"]
+        self.port = free_port()
+        self.parts = {name: Part(name, folder / f"{name}.counter") for name in plan.parts}
+        self._acts: list[tuple[float, int, Callable[[], bool]]] = []
+        self._numbers = itertools.count()
+        self._table: sqlite3.Connection | None = None
+
+    # Time passes.
+
+    def live(self, condition: Callable[[], object], seconds: float) -> bool:
+        """Let things happen until the condition holds; False when it has not within these seconds."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self._restart_the_dead()
+            self._act()
+            if condition():
+                return True
+            if time.monotonic() > deadline:
+                return False
+            threading.Event().wait(0.008)
+
+    def at(self, when: float, act: Callable[[], bool]) -> None:
+        """Have this done at this moment, and again until it returns True."""
+        heapq.heappush(self._acts, (when, next(self._numbers), act))
+
+    def quiet(self) -> bool:
+        """Whether everything that was to be done has been done."""
+        return not self._acts
+
+    def _act(self) -> None:
+        while self._acts and self._acts[0][0] <= time.monotonic():
+            _, _, act = heapq.heappop(self._acts)
+            if not act():
+                self.at(time.monotonic() + RETRY_SECONDS, act)
+
+    # The broker.
+
+    def start(self) -> None:
+        """For the first time: who makes the tables first, the rest when they are there."""
+        first, *rest = self.parts.values()
+        for part in rest:
+            part.restart_at = time.monotonic() + NEVER
+        if not self.live(lambda: first.deaths or self.ask("GET", "/health"), 20):
+            raise AssertionError(f"the broker does not start:\n{self.log()}")
+        for part in rest:
+            part.restart_at = 0
+
+    def _restart_the_dead(self) -> None:
+        for part in self.parts.values():
+            if not part.lives() and part.restart_at <= time.monotonic():
+                part.started(self._zygote.fork(self._told(part)))
+
+    def _told(self, part: Part) -> dict[str, Any]:
+        return {
+            "part": part.name,
+            "settings": self._settings(),
+            "broken": self.plan.broken,
+            "deadly": "" if part.deaths else self.plan.deadly.get(part.name, ""),
+            "counter": str(self.folder / f"{part.name}.counter"),
+            "points": str(self.folder / f"{part.name}.points"),
+            "log": str(self.folder / f"{part.name}.log"),
+            "repo": None if self.plan.local else self._repo,
+        }
+
+    def _settings(self) -> dict[str, Any]:
+        sweep = {} if self.plan.sweep else {"sweep_seconds": NEVER}
+        local = {"boot_minutes": 10 / 60, "build_minutes": 1} if self.plan.local else {}
+        backends = [self._backend()]
+        return {
+            **SETTINGS, **local, **sweep, **self.plan.settings,
+            "home": str(self.home), "port": self.port, "backends": backends,
+        }  # fmt: skip
+
+    def _backend(self) -> dict[str, Any]:
+        if self.plan.local:
+            return {"name": "here", "provider": "local", "configuration": {"cache": self._repo["cache"]}}
+        more = {"lists_within": str(self.plan.lists_within), "timeout": "4"}
+        return {"name": "cloud", "provider": "fake", "configuration": {**self.cloud.configuration, **more}}
+
+    # The person.
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any] | None:
+        """Status and answer; None where none came."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HTTP_SECONDS)
+        try:
+            key = json.loads((self.home / "broker.json").read_text())["key"]
+            headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+            connection.request(method, path, json.dumps(body) if body else None, headers)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        except (OSError, http.client.HTTPException, ValueError):
+            return None
+        finally:
+            connection.close()
+
+    def visit(self, launch: str) -> bool:
+        """Whether the session answers through gateway and tunnel."""
+        found = self.ask("GET", f"/api/launches/{launch}")
+        if found is None or "token" not in found[1]:
+            return False
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HTTP_SECONDS)
+        try:
+            connection.request("GET", f"/s/{launch}/", headers={"Authorization": f"token {found[1]['token']}"})
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    # What is written.
+
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        """Rows of the table; none where there is no table yet."""
+        path = self.home / "anybinder.sqlite"
+        if self._table is None and path.exists():
+            self._table = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+            self._table.row_factory = sqlite3.Row
+        try:
+            return [dict(row) for row in self._table.execute(query)] if self._table else []
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return []
+            raise
+
+    def states(self) -> dict[str, str]:
+        return {row["id"]: row["state"] for row in self.rows("SELECT id, state FROM launches")}
+
+    def log(self) -> str:
+        return "".join(f"--- {path.name}\n{path.read_text()}" for path in sorted(self.folder.glob("*.log")))
+
+    def close(self) -> None:
+        for part in self.parts.values():
+            part.close()
+        if self._table:
+            self._table.close()
+
+
+def free_port() -> int:
+    for port in PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
