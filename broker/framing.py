@@ -66,6 +66,7 @@ class Frames(asyncio.Protocol):
 
     def _frame_received(self, opcode: int, payload: bytes) -> None:
         if opcode == _CLOSE:
+            self._protocol.eof_received()
             self._transport.close()
         elif opcode == _PING:
             self._transport.write(frame(payload[:125], _PONG))

@@ -239,7 +239,13 @@ class Tunnel:
         self._spawn(self._accept_later(transport, request, rest, session_id))
 
     async def _accept_later(self, transport: Any, request: wire.Request, rest: bytes, session_id: str) -> None:
-        session = await self.directory.load(session_id) if session_id else None
+        answered = False
+        try:
+            session = await self.directory.load(session_id) if session_id else None
+            answered = True
+        finally:
+            if not answered:
+                self._refuse(transport, 503, "Sessions cannot be looked up right now.")
         if transport.is_closing():
             return
         transport.resume_reading()
@@ -432,7 +438,12 @@ class Tunnel:
     def _spawn(self, work: Any) -> None:
         task = self.loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._worked)
+
+    def _worked(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (fault := task.exception()):
+            log.error("a tunnel's work failed", exc_info=fault)
 
     def __repr__(self) -> str:
         streams = sum(map(len, self.streams.values()))

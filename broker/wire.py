@@ -392,3 +392,9 @@ class Chunks:
             self._tail = b"\r\n"
         else:
             self._trailer = 1
+
+
+def in_chunks(pieces: list[bytes]) -> list[bytes]:
+    """These pieces as one chunk; nothing for nothing, as an empty chunk would be the end."""
+    size = sum(map(len, pieces))
+    return [b"%x\r\n" % size, *pieces, b"\r\n"] if size else []

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
+import structlog
+
 from broker import metrics, wire
 from broker import tunnel as tunnels
 from broker.gateway import heads
@@ -22,6 +24,7 @@ from broker.gateway.upstream import FRESH_SECONDS, KEEP_SECONDS, Upstream
 __all__ = ["Connection", "Gateway", "Route", "inside", "say_and_close"]
 
 IDLE_STREAMS = 64  # kept per session; a browser opens 6 connections, a page of scripts a few more
+log = structlog.get_logger(__name__)
 CHECK_SECONDS = 5.0
 _SWEEP_SECONDS = 0.5
 
@@ -96,7 +99,12 @@ class Gateway:
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = self.loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._worked)
+
+    def _worked(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (fault := task.exception()):
+            log.error("a session could not be looked up", exc_info=fault)
 
     def touch(self, session_id: str) -> None:
         self.activity[session_id] = self.loop.time()

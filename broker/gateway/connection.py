@@ -144,8 +144,14 @@ class Connection(asyncio.Protocol):
 
     async def look_up(self) -> None:
         """The directory has to ask the table about this session first."""
-        session = await self.gateway.directory.load(self._route.session_id)
-        if self.transport.is_closing():
+        answered = False
+        try:
+            session = await self.gateway.directory.load(self._route.session_id)
+            answered = True
+        finally:
+            if not answered and not self.over:  # the table is out of reach; whoever runs the task logs why
+                self._turn_away(pages.LOST)
+        if self.over:
             return
         rest, self._buffer = self._buffer, b""
         self.transport.resume_reading()
@@ -188,7 +194,7 @@ class Connection(asyncio.Protocol):
             self._enter(verdict, session)
         elif session.state != "ready":
             self._turn_away(pages.STARTING)
-        elif reason := _unfit(request, route):
+        elif reason := heads.unfit(request, route):
             self._refuse(pages.plain(*reason))
         else:
             if not verdict.by_token and not verdict.authorization:
@@ -290,7 +296,7 @@ class Connection(asyncio.Protocol):
             except ValueError:
                 self._abandon(pages.plain(400, "The request's body is not framed as it says."))
                 return
-            parts = _in_chunks(pieces)
+            parts = wire.in_chunks(pieces)
             if self._chunks.done:
                 parts.append(b"0\r\n\r\n")
                 rest, self._chunks = self._chunks.rest, None
@@ -346,7 +352,7 @@ class Connection(asyncio.Protocol):
         self.send_pieces([piece], last=False)
 
     def send_pieces(self, pieces: list[bytes], *, last: bool) -> None:
-        parts = _in_chunks(pieces) if self._chunked_answer else pieces
+        parts = wire.in_chunks(pieces) if self._chunked_answer else pieces
         if last and self._chunked_answer:
             parts.append(b"0\r\n\r\n")
             self._chunked_answer = False
@@ -486,24 +492,3 @@ class Connection(asyncio.Protocol):
         if not self.busy:
             self._over()
             self.transport.close()
-
-
-def _in_chunks(pieces: list[bytes]) -> list[bytes]:
-    size = sum(map(len, pieces))
-    return [b"%x\r\n" % size, *pieces, b"\r\n"] if size else []
-
-
-def _unfit(request: wire.Request, route: heads.Route) -> tuple[int, str] | None:
-    """Why this request cannot be forwarded although its sender may pass."""
-    if request.websocket and (request.has_body or request.method != b"GET" or request.minor == 0):
-        return 400, "A WebSocket begins with a GET without a body."
-    if request.fields.get(b"expect", b"100-continue").lower() != b"100-continue":
-        return 417, "Only 100-continue can be expected."
-    if route.prefix and request.fields.get(b"sec-fetch-dest") in _RUNNING:
-        return 403, "Pages and their parts are not served from here."
-    return None
-
-
-_RUNNING = frozenset(
-    (b"script", b"worker", b"serviceworker", b"sharedworker", b"iframe", b"frame", b"object", b"embed")
-)

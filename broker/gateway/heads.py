@@ -120,3 +120,19 @@ def _relocated(location: bytes, route: Route) -> bytes:
     if location.startswith(b"/") and location[1:2] not in (b"/", b"\\"):
         return route.prefix + location
     return location
+
+
+def unfit(request: wire.Request, route: heads.Route) -> tuple[int, str] | None:
+    """Why this request cannot be forwarded although its sender may pass."""
+    if request.websocket and (request.has_body or request.method != b"GET" or request.minor == 0):
+        return 400, "A WebSocket begins with a GET without a body."
+    if request.fields.get(b"expect", b"100-continue").lower() != b"100-continue":
+        return 417, "Only 100-continue can be expected."
+    if route.prefix and request.fields.get(b"sec-fetch-dest") in _RUNNING:
+        return 403, "Pages and their parts are not served from here."
+    return None
+
+
+_RUNNING = frozenset(
+    (b"script", b"worker", b"serviceworker", b"sharedworker", b"iframe", b"frame", b"object", b"embed")
+)

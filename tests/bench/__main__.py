@@ -136,9 +136,9 @@ class Bench:
     # ---- speed ----------------------------------------------------------------------------------------------------
 
     def warm_up(self) -> None:
-        for run in dict.fromkeys(cell.run for cell in CELLS if cell.path == "/small"):
+        for kind in ("http", "websocket"):
             for way in WAYS:
-                self.load(run, way, 0.3)
+                self.load((kind, "/small", 1), way, 0.3)
 
     def measure(self) -> None:
         runs = list(dict.fromkeys(cell.run for cell in CELLS))

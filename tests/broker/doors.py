@@ -31,6 +31,7 @@ class MemoryDirectory:
     def __init__(self) -> None:
         self.known: dict[str, sessions.Session] = {}
         self.on_gone: list[Callable[[str], None]] = []
+        self.fault: Exception | None = None
 
     def get(self, session_id: str) -> sessions.Session | None:
         return self.known.get(session_id)
@@ -40,6 +41,8 @@ class MemoryDirectory:
 
     async def load(self, session_id: str) -> sessions.Session | None:
         await asyncio.sleep(0)
+        if self.fault:
+            raise self.fault
         return self.known.get(session_id)
 
     def change(self, session_id: str, **changes: Any) -> None:

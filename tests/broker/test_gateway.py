@@ -294,6 +294,20 @@ def test_a_session_without_streams_is_waited_for(house, alpha, monkeypatch):
     assert slow.requests == []
 
 
+def test_a_table_out_of_reach_is_said_and_over_when_it_is_back(house):
+    waiting = house.session(ALPHA, tunnel=False, state="starting")
+    house.directory.fault = OSError("no table")
+    assert house.get("/", Accept="text/html").status == 503
+    with house.client() as client:
+        told = {"Connection": "Upgrade", "Upgrade": "anybinder-tunnel", "X-Anybinder-Session": "zzzzzzzzzzzz"}
+        client.send(request("GET", "/agent/tunnel", {"Host": f"127.0.0.1:{house.port}", **told}))
+        assert client.answer().status == 503
+    house.directory.fault = None
+    house.directory.change(ALPHA, state="ready")
+    house.dial(waiting)
+    assert house.get("/").status == 200
+
+
 def test_many_at_once_use_a_stream_each_and_share_none(house, alpha):
     clients = [house.client() for _ in range(40)]
     for n, client in enumerate(clients):

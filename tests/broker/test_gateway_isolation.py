@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.gateway import auth, inside
+from broker.gateway import auth, inside, pages
 from tests.broker.doors import ALPHA, BETA, House, request, websocket_key
 
 
@@ -178,6 +178,21 @@ def test_a_session_that_starts_says_so_and_comes_back_by_itself(house):
     assert (told.status, told.header("retry-after")) == (503, "2")
     assert told.json["detail"]
     assert house.get("/", session=starting.id, cookie=False, **PAGE).status == 403
+
+
+@pytest.mark.parametrize("said", [pages.STARTING, pages.LOST, pages.GONE, pages.FORBIDDEN, pages.UNREACHABLE])
+def test_a_page_is_small_plain_and_readable_by_all(said):
+    answer = pages.answer(said, as_html=True, home='https://binder.example/"><script>', sentence="<b>&")
+    head, _, body = answer.decode().partition("\r\n\r\n")
+    assert f"Content-Length: {len(body.encode())}\r\n" in head + "\r\n"
+    assert "default-src 'none'" in head
+    assert '<html lang="en">' in body
+    for element in ("<title>", "<main>", "<h1>", "<a "):
+        assert body.count(element) == 1
+    assert "<script" not in body
+    assert "<b>" not in body
+    assert "prefers-color-scheme:dark" in body
+    assert len(body) < 4000
 
 
 # ---- other pages in the same browser ------------------------------------------------------------------------------

@@ -157,6 +157,18 @@ def test_frames_carry_the_same_bytes(house):
         assert browser.answer().body == body
 
 
+def test_an_answer_without_a_length_ends_with_the_frames(house):
+    alpha = house.session(ALPHA, tunnel=False)
+    told = {"Upgrade": "websocket", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+    with parked(house, alpha.secret, **told) as client, house.client() as browser:
+        browser.send(request("GET", "/framed", {"Host": house.host(), "Cookie": house.cookie()}))
+        read_frame(client)
+        client.send(
+            masked(b"\x01HTTP/1.1 200 OK\r\n\r\nall of it") + b"\x88\x82mask" + framing.unmask(b"\x03\xe8", b"mask")
+        )
+        assert browser.answer().body == b"all of it"
+
+
 @pytest.mark.parametrize("wrong", [b"\x82\x01x", b"\xc2\x81abcdx", b"\x82\xff" + b"\xff" * 12])
 def test_wrong_frames_end_the_stream(house, wrong):
     alpha = house.session(ALPHA, tunnel=False)
