@@ -108,7 +108,9 @@ class Directory:
     def fresh(self, session_id: str) -> bool:
         """Whether `get` can be believed without a `load`."""
         known = self._known.get(session_id)
-        return known is not None and time.monotonic() - known[0] < FRESH_SECONDS
+        if known is None or (known[1] is not None and known[1].state == "starting"):
+            return False  # what is starting changes its order, and with it its secrets, from one moment to the next
+        return time.monotonic() - known[0] < FRESH_SECONDS
 
     async def load(self, session_id: str) -> Session | None:
         """The session as the table has it, at most FRESH_SECONDS old. Unknown names are remembered as well."""

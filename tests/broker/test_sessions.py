@@ -81,6 +81,18 @@ def test_the_tunnel_secret_of_an_earlier_order_opens_nothing(bench: Bench) -> No
     assert not session.tunnelled_by(sessions.tunnel_secret(bench.at, "an-earlier-order"))
 
 
+def test_an_agent_that_dials_in_a_moment_after_it_was_ordered_is_known(bench: Bench) -> None:
+    """Somebody looked at the session before its order was written: what was read then must not turn the agent away."""
+    launch = bench.request()
+    directory = sessions.Directory(bench.at)
+    asyncio.run(directory.load(launch.id))
+    bench.at.fanout._calls.clear()  # type: ignore[attr-defined]  # the wake-up is late
+    bench.advance(launch)
+    session = asyncio.run(directory.load(launch.id))
+    assert session is not None
+    assert session.tunnelled_by(sessions.tunnel_secret(bench.at, bench.order(launch).id))
+
+
 def test_an_unknown_name_is_nobody(bench: Bench) -> None:
     directory = sessions.Directory(bench.at)
     assert asyncio.run(directory.load("nosuchlaunch")) is None
