@@ -72,7 +72,8 @@ def tests_in(folder: str) -> Callable[[Sequence[str]], list[Command]]:
 
 
 def bench(options: Sequence[str]) -> list[Command]:
-    return [(sys.executable, "-m", "tests.bench", *(options or ["--quick"] * servers.CI))]
+    chosen = options or ["--quick"] * servers.CI
+    return [(sys.executable, "-m", name, *chosen) for name in ("tests.bench", "tests.bench.launches")]
 
 
 SUITES = (
