@@ -122,7 +122,7 @@ def _relocated(location: bytes, route: Route) -> bytes:
     return location
 
 
-def unfit(request: wire.Request, route: heads.Route) -> tuple[int, str] | None:
+def unfit(request: wire.Request, route: Route) -> tuple[int, str] | None:
     """Why this request cannot be forwarded although its sender may pass."""
     if request.websocket and (request.has_body or request.method != b"GET" or request.minor == 0):
         return 400, "A WebSocket begins with a GET without a body."
