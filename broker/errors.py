@@ -106,6 +106,12 @@ class InstanceLost(LaunchFailed):
     reason = "instance_lost"
 
 
+class ServerEnded(LaunchFailed):
+    """The server on the machine ended before it could be used. The lines above say more."""
+
+    reason = "server_ended"
+
+
 class AgentFailed(LaunchFailed):
     """The build or the server failed on the machine."""
 

@@ -213,14 +213,14 @@ def _settle(service: Service, held: Launch, outcome: Next) -> bool:
             log.warning("lease_lost", state=held.state)
             return False
         launch.lease = launch.lease_until = None
+        if launch.stop_wanted and not held.stop_wanted:
+            outcome = Next(state=State.STOPPING)  # the outcome was said with that wish, and is said only once
         entered = outcome.state is not launch.state
         if entered:
             launch.state, launch.entered_at = outcome.state, now
         for column, value in outcome.columns.items():
             setattr(launch, column, value)
-        # A nudge or a wish to stop that came in during the step must not wait.
-        nudged = launch.due_at != held.due_at or launch.stop_wanted != held.stop_wanted
-        at_once = nudged or not outcome.wait
+        at_once = launch.due_at != held.due_at or not outcome.wait  # a nudge that came in during the step must not wait
         launch.due_at = (
             None if launch.state is State.STOPPED else now + dt.timedelta(seconds=0 if at_once else outcome.wait)
         )
@@ -276,10 +276,12 @@ def provision(service: Service, launch: Launch) -> Next:
     order = orders.current(service, launch)
     if order is None:
         order = orders.open_order(service, launch, placement.next_offer(launch, account))
+    if order.closing_at is not None:  # given up by a worker that died before it could say so
+        return Next(state=State.STARTING, say="That offer was given up.")
     try:
         orders.buy(service, launch, order, account)
     except (clouds.NoCapacity, clouds.InvalidOrder) as refusal:
-        return _try_another(service, launch, order, str(refusal))
+        return _try_another(service, order, str(refusal))
     return Next(state=State.STARTING, wait=LOOK_SECONDS, say=f"Starting on {order.offer['title']}.")
 
 
@@ -290,9 +292,11 @@ def await_agent(service: Service, launch: Launch) -> Next:
         return _end_and_try_another(service, launch, order)
     if order.server == "up" and order.tunnelled_at is not None:
         return _ready(service, launch)
+    if order.server == "down":
+        raise errors.ServerEnded
     waited = service.now() - launch.entered_at
     if order.enrolled_at is None and waited > dt.timedelta(minutes=service.settings.boot_minutes):
-        return _try_another(service, launch, order, str(errors.BootTimeout()))
+        return _try_another(service, order, str(errors.BootTimeout()))
     if waited > dt.timedelta(minutes=service.settings.boot_minutes + service.settings.build_minutes):
         raise errors.BuildTimeout
     return _look_at_instance(service, launch, order)
@@ -312,6 +316,8 @@ def watch(service: Service, launch: Launch) -> Next:
         return _over("lost", "The machine has not been heard of for too long.")
     if silent > 2 * service.settings.heartbeat_seconds and (order is None or _has_ended(service, order) is not None):
         return _over("lost", "The machine has ended by itself.")
+    if order is not None and order.server == "down":
+        return _over("ended", "Its server has ended by itself.")
     return Next(state=State.READY, wait=service.settings.heartbeat_seconds)
 
 
@@ -388,19 +394,19 @@ def _come_back(service: Service, launch: Launch, error: clouds.ProviderUnavailab
     )
 
 
-def _try_another(service: Service, launch: Launch, order: Order, why: str) -> Next:
+def _try_another(service: Service, order: Order, why: str) -> Next:
     """Give this order up; `await_agent` sees it closed before anything else is bought."""
     orders.give_up(service, order)
-    tried = [*launch.tried, order.offer["id"]]
-    return Next(state=State.STARTING, say=why, columns={"tried": tried, "message": why})
+    return Next(state=State.STARTING, say=why, columns={"message": why})
 
 
 def _end_and_try_another(service: Service, launch: Launch, order: Order | None) -> Next:
     if order is not None and not orders.end(service, order):
         return Next(state=State.STARTING, wait=GONE_SECONDS)
-    if len(launch.tried) >= service.settings.attempts:
+    tried = orders.tried(service, launch)
+    if len(tried) >= service.settings.attempts:
         raise errors.NoOfferLeft(launch.message or None)
-    return Next(state=State.PLACED)
+    return Next(state=State.PLACED, columns={"tried": tried})
 
 
 def _look_at_instance(service: Service, launch: Launch, order: Order) -> Next:
@@ -411,7 +417,7 @@ def _look_at_instance(service: Service, launch: Launch, order: Order) -> Next:
     if (detail := _has_ended(service, order)) is None:
         return Next(state=State.STARTING, wait=LOOK_SECONDS)
     if order.enrolled_at is None:
-        return _try_another(service, launch, order, detail or str(errors.InstanceLost()))
+        return _try_another(service, order, detail or str(errors.InstanceLost()))
     raise errors.InstanceLost(detail or None)
 
 

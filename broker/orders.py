@@ -22,6 +22,13 @@ def current(service: Service, launch: Launch) -> Order | None:
         return session.scalars(_open(launch.id)).one_or_none()
 
 
+def tried(service: Service, launch: Launch) -> list[str]:
+    """The offers this launch has ordered so far, oldest first. The rows say it: no crash makes one forgotten."""
+    query = sa.select(Order).where(Order.launch_id == launch.id).order_by(Order.created_at)
+    with service.db.transaction() as session:
+        return [order.offer["id"] for order in session.scalars(query)]
+
+
 def open_order(service: Service, launch: Launch, offer: base.Offer) -> Order:
     """Write down what is about to be bought, and promise its price for its longest life. Nothing is bought yet."""
     with service.db.transaction() as session:
