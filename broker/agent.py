@@ -408,9 +408,11 @@ class Agent:
         die_with_parent(signal.SIGKILL)
         for name, value in self.boot.rlimits.items():
             number = getattr(resource, name if name.startswith("RLIMIT_") else "RLIMIT_" + name)
+            hard = resource.getrlimit(number)[1]
+            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
             resource.setrlimit(number, (value, value))
-        for path in self.boot.cgroups:
-            with open(os.path.join(path, "cgroup.procs"), "w", encoding="ascii") as file:
+        for path in self.boot.cgroups:  # where we may not: the provider has put us there, and a child stays with us
+            with contextlib.suppress(OSError), open(os.path.join(path, "cgroup.procs"), "w", encoding="ascii") as file:
                 file.write("0")
 
     def _reap(self):
@@ -635,6 +637,9 @@ class Program:
             self.drained.set()
 
 
+PHASES = {word: word for word in ("waiting", "fetching", "building", "pushing", "built", "launching", "failed")}
+
+
 class Builder:
     """Runs the builder, passes its lines on, and understands its last word."""
 
@@ -670,7 +675,7 @@ class Builder:
         """One line of its standard output: an event, or else something to show as it is."""
         try:
             event = json.loads(line)
-            self._phase, message = str(event["phase"]), str(event["message"])
+            self._phase, message = PHASES[event["phase"]], str(event["message"])
         except (ValueError, KeyError, TypeError):
             self._error(line)
             return
@@ -752,7 +757,7 @@ class Server:
             await asyncio.wait([ended], timeout=self._agent.heartbeat_seconds)
         self.state = "down"
         last = self._tail.decode("utf-8", "replace").splitlines()[-10:]
-        self._agent.note(None, with_last_lines("The server has ended (%s)" % self._program.status, last))
+        self._agent.note("launching", with_last_lines("The server has ended (%s)" % self._program.status, last))
 
     def _environment(self):
         env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}

@@ -128,6 +128,7 @@ def within(root: Path, path: Path) -> Path:
 
 
 def text_of(file: Path) -> str:
+    """Its text. Raises Failed where it is larger than any such file need be."""
     if file.stat().st_size > FILE_BYTES:
         raise Failed(f"{file.name} is larger than a megabyte.")
     return file.read_text("utf-8", "replace")

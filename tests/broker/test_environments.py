@@ -444,15 +444,17 @@ def test_a_half_built_environment_is_built_anew(workshop, small):
     assert not (place / "tree/rubbish").exists()
 
 
-def test_a_killed_builder_leaves_no_lock(workshop):
-    spec = workshop.spec(workshop.repo({"postBuild": "#!/bin/sh\nsleep 600\n"}))
+def test_a_killed_builder_takes_what_it_runs_with_it_and_leaves_no_lock(workshop):
+    spec = workshop.spec(workshop.repo({"a": "1"}))
+    workshop.server.gate.clear()
     process = start_builder(spec, stdout=subprocess.DEVNULL)
-    lock = cache.place_of(spec).with_suffix(".lock")
-    until(lock.exists)
+    git = until(lambda: psutil.Process(process.pid).children())[0]
     process.kill()
     process.wait()
-    with lock.open() as file:
-        until(lambda: unlocked(file), what="the lock is free")
+    until(lambda: not git.is_running() or git.status() == psutil.STATUS_ZOMBIE, what="git has ended")
+    with cache.place_of(spec).with_suffix(".lock").open() as file:
+        assert unlocked(file)
+    workshop.server.gate.set()
 
 
 def unlocked(file: Any) -> bool:

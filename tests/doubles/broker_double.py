@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import queue
+import secrets
 import select
 import socket
 import ssl
@@ -28,7 +29,9 @@ class BrokerDouble:
     def __init__(self, spec: dict[str, Any] | None = None, *, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.spec = {"build_seconds": 60, "busy_hours": 24, **(spec or {})}
         self.tls = tls
-        self.order = "order234order234"
+        self.order = secrets.token_hex(
+            8
+        )  # of its own: an agent ends all that carries its order, also of another test run
         self.deadline = datetime.now(UTC) + timedelta(hours=1)
         self.silence_seconds = 60.0
         self.command = "go"
