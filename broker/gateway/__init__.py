@@ -7,6 +7,7 @@ and speaks to the session's server through streams of its tunnel. Streams are ke
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
@@ -37,7 +38,7 @@ class Half(tunnels.Pipe):
 
 
 class Gateway:
-    """One per event loop. `activity` is when (loop time) each session was last worked with."""
+    """One per event loop. `activity` is when (`time.monotonic`) each session was last worked with."""
 
     def __init__(
         self,
@@ -107,7 +108,7 @@ class Gateway:
             log.error("a session could not be looked up", exc_info=fault)
 
     def touch(self, session_id: str) -> None:
-        self.activity[session_id] = self.loop.time()
+        self.activity[session_id] = time.monotonic()
 
     def count(self, status: int) -> None:
         self._statuses[status] = self._statuses.get(status, 0) + 1
@@ -180,7 +181,7 @@ class Gateway:
 
     def _typing(self, session_id: str, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
         """What comes from the browser is activity."""
-        activity, now = self.activity, self.loop.time
+        activity, now = self.activity, time.monotonic
 
         def received(data: bytes) -> None:
             activity[session_id] = now()
