@@ -136,6 +136,8 @@ def post_build(script: Path, root: Path, place: Path) -> None:
 
 
 def explanation(lines: list[str]) -> str:
-    """uv's account of why, without its frame."""
-    text = " ".join(re.sub(r"[\u2500-\u25ff\u00d7]+", " ", line).strip() for line in lines)
-    return re.sub(r"\s+", " ", text)[-1500:].strip()
+    """uv's account of why, without its frame and what it said before."""
+    bare = [re.sub(r"[\u2500-\u25ff\u00d7]+", " ", line).strip() for line in lines]
+    start = next((at for at, line in enumerate(bare) if line.startswith(("error:", "No solution", "Failed"))), 0)
+    text = re.sub(r"\s+", " ", " ".join(bare[start:])).removeprefix("error: ")
+    return text[:1500]
