@@ -97,7 +97,7 @@ class Stream(asyncio.Protocol):
         self.transport.set_protocol(taker)
         taker.connection_made(self.transport)
         if rest:
-            taker.data_received(rest)
+            self.transport.get_protocol().data_received(rest)  # the taker may have put another in its place
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.ended()
@@ -164,15 +164,25 @@ class Forwarder(asyncio.Protocol):
         self._session_id = session_id
         self._stream: Stream | None = None
         self._transport: Any = None
+        self._early = b""
 
     def connection_made(self, transport: Any) -> None:
         if self._transport is not None:  # the stream is ours
             splice(self._transport, transport, self._ended)
+            if self._transport.is_closing():  # and nobody is left who wants it
+                transport.abort()
+                return
+            if self._early:
+                transport.write(self._early)
             self._transport.resume_reading()
             return
         self._transport = transport
-        transport.pause_reading()
         self._tunnel.wait(self._session_id, self._take)
+
+    def data_received(self, data: bytes) -> None:
+        """Came before there was a stream. uvloop reads once more even where it was paused in `connection_made`."""
+        self._early += data
+        self._transport.pause_reading()
 
     def _take(self, stream: Stream | None) -> None:
         if stream is None or self._transport.is_closing():

@@ -244,6 +244,20 @@ def test_others_reach_a_session_by_its_socket(tmp_path: Path):
         until(lambda: not path.exists())
 
 
+def test_what_comes_before_there_is_a_stream_is_kept_and_a_server_may_speak_first(tmp_path: Path):
+    with House(tmp_path, sockets=tmp_path / "t") as house:
+        alpha = house.session(ALPHA, tunnel=False)
+        with parked(house, alpha.secret) as agent, socket.socket(socket.AF_UNIX) as client:
+            until((tmp_path / "t" / ALPHA).exists)
+            client.settimeout(10)
+            client.connect(str(tmp_path / "t" / ALPHA))
+            client.sendall(b"early")
+            assert agent.read(1) == b"\x01"
+            agent.send(b"\x01greeting")
+            assert client.recv(100) == b"greeting"
+            assert agent.read(5) == b"early"
+
+
 def test_chunks_come_apart_however_they_are_cut():
     body = b"5\r\nhello\r\n1;x=y\r\n \r\n10\r\n0123456789abcdef\r\n0\r\nT: x\r\n\r\nnext"
     for step in (1, 2, 3, 7, len(body)):
