@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import cast
 
 import structlog
@@ -12,15 +11,13 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
-from starlette.staticfiles import StaticFiles
 
 from broker import crypto, errors, reaper, settings
 from broker.service import Service
-from broker.web import agent, api, deps, pages
+from broker.web import agent, api, assets, deps, pages
 from providers import errors as clouds
 
 log = structlog.get_logger(__name__)
-STATIC = Path(__file__).parent / "web" / "static"
 CLOUD_STATUS = 502  # a cloud refused: the fault is neither the person's nor ours
 
 
@@ -35,7 +32,7 @@ def create(service: Service) -> FastAPI:
     app.include_router(pages.router)
     app.add_api_route("/health", health, methods=["GET", "HEAD"])
     app.add_api_route("/metrics", metrics, methods=["GET"])
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", assets.Assets(), name="static")
     app.add_exception_handler(errors.BrokerError, _told)
     app.add_exception_handler(clouds.ProviderError, _told)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-import datetime as dt
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
+import pydantic
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.templating import Jinja2Templates
 
-from broker import errors, events, launches, placement, repos, sessions, wishes
+from broker import errors, launches, placement, repos, sessions
 from broker.models import State
 from broker.people import Person
-from broker.web import deps, schemas
+from broker.web import assets, deps, views, wording
 from providers import errors as clouds
 
 router = APIRouter(include_in_schema=False)
 templates = Jinja2Templates(directory=Path(__file__).parent / "templates")
+templates.env.globals["asset"] = assets.address
+for word in (wording.number, wording.price, wording.relative, wording.since, wording.span, wording.stopwatch):
+    templates.env.filters[word.__name__] = word
+
 SEE_OTHER = 303
-
-
-class Filled:
-    """What somebody typed, kept whatever happens."""
-
-    FIELDS = ("repo", "ref", "path", "backend", "name")
-
-    def __init__(self, **typed: str) -> None:
-        self.typed = {name: typed.get(name, "").strip() for name in self.FIELDS}
-
-    def wish(self, consent: str | bool = False) -> wishes.Wish:
-        """The same as a wish; what was left empty is not asked for."""
-        given = {name: value or None for name, value in self.typed.items()}
-        return wishes.Wish(**{**given, "repo": self.typed["repo"]}, consent=consent)
-
-    def link(self) -> str:
-        """The form, filled in like this."""
-        return "/?" + urlencode({name: value for name, value in self.typed.items() if value})
+ENDED_MOST = 20  # sessions that are over, on the page of sessions
 
 
 @router.get("/")
@@ -55,7 +43,7 @@ def home(
     if key:
         return _sign_in(request, key)
     person = deps.person(request)
-    return _form(request, at, person, Filled(repo=repo, ref=ref, path=path, backend=backend, name=name))
+    return _form(request, at, person, views.Filled(repo=repo, ref=ref, path=path, backend=backend, name=name))
 
 
 def _sign_in(request: Request, key: str) -> Response:
@@ -78,17 +66,34 @@ def _sign_in(request: Request, key: str) -> Response:
     return answer
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wrong:
+    """What is said beside which field."""
+
+    sentence: str
+    field: str
+    status: int
+
+
 def _form(
-    request: Request, at: deps.At, person: Person, filled: Filled, error: str = "", field: str = "", status: int = 200
-) -> Response:
+    request: Request, at: deps.At, person: Person, filled: views.Filled, wrong: Wrong | None = None
+) -> HTMLResponse:
+    places = placement.places(at, person)
     context = {
         "typed": filled.typed,
-        "places": placement.places(at, person),
+        "places": places,
+        "chosen": _chosen(places, filled.typed["backend"]),
         "running": launches.listed(at, person, running=True),
-        "error": error,
-        "field": field,
+        "error": wrong.sentence if wrong else "",
+        "field": wrong.field if wrong else "",
     }
-    return templates.TemplateResponse(request, "home.html", context, status_code=status)
+    return _page(request, "home.html", context, status=wrong.status if wrong else 200)
+
+
+def _chosen(places: list[placement.Place], asked: str) -> str:
+    """The place that is marked: the one asked for where it can be had, else the first that can."""
+    opened = [place.name for place in places if place.closed is None]
+    return asked if asked in opened else next(iter(opened), "")
 
 
 @router.post("/launch")
@@ -104,38 +109,35 @@ def launch(
     consent: Annotated[str, Form()] = "",
 ) -> Response:
     """Launch it, after asking once per commit where it runs as the person. What was typed survives every refusal."""
-    filled = Filled(repo=repo, ref=ref, path=path, backend=backend, name=name)
-    try:
-        wish = schemas.LaunchRequest(
-            **{name: value or None for name, value in filled.typed.items()} | {"repo": filled.typed["repo"]}
-        )  # noqa: E501
-    except ValueError:
-        return _form(request, at, asking, filled, _why(filled), _field_of(filled), 422)
-    del wish
+    filled = views.Filled(repo=repo, ref=ref, path=path, backend=backend, name=name)
     try:
         found, _new = launches.request(at, asking, filled.wish(consent))
     except errors.ConsentNeeded:
         return _ask_consent(request, at, filled)
+    except pydantic.ValidationError as error:
+        field = str(error.errors()[0]["loc"][0])
+        return _form(
+            request, at, asking, filled, Wrong(sentence=views.unusable(filled, field), field=field, status=422)
+        )
     except (errors.BrokerError, clouds.ProviderError) as error:
-        field = "name" if isinstance(error, errors.NameTaken) else "repo"
-        return _form(request, at, asking, filled, str(error), field, getattr(error, "status_code", 502))
+        status = getattr(error, "status_code", 502)
+        return _form(request, at, asking, filled, Wrong(sentence=str(error), field=_field(error), status=status))
     return RedirectResponse(f"/launches/{found.id}", status_code=SEE_OTHER)
 
 
-def _why(filled: Filled) -> str:
-    if not filled.typed["repo"]:
-        return "Give a repository: its address as you would paste it, or owner/name for GitHub."
-    return "A name has letters, digits, dots and hyphens, at most 63, and begins with a letter or digit."
+def _field(error: Exception) -> str:
+    """The field that this is about."""
+    if isinstance(error, errors.NameTaken):
+        return "name"
+    if isinstance(error, errors.NoBackend | clouds.ProviderError):
+        return "backend"
+    return "ref" if getattr(error, "reason", "") == "ref_not_found" else "repo"
 
 
-def _field_of(filled: Filled) -> str:
-    return "name" if filled.typed["repo"] else "repo"
-
-
-def _ask_consent(request: Request, at: deps.At, filled: Filled) -> Response:
+def _ask_consent(request: Request, at: deps.At, filled: views.Filled) -> HTMLResponse:
     found = at.repos.resolve(repos.RepoSpec.parse(filled.typed["repo"], ref=filled.typed["ref"] or None))
-    context = {"typed": filled.typed, "found": found, "edit": filled.link()}
-    return templates.TemplateResponse(request, "consent.html", context)
+    context = {"typed": filled.typed, "found": found, "edit": filled.link(), **views.described(found)}
+    return _page(request, "consent.html", context)
 
 
 @router.get("/launches/{launch_id}")
@@ -144,15 +146,9 @@ def progress(request: Request, at: deps.At, launch_id: str, key: str = "") -> Re
     if key:
         return _sign_in(request, key)
     found = launches.get(at, deps.person(request), launch_id)
-    context = {"launch": schemas.launch_json(at, found), "lines": events.read(at, found.id), "again": _again(found)}
-    answer = templates.TemplateResponse(request, "progress.html", context)
-    answer.headers["cache-control"] = "no-store"
-    return answer
-
-
-def _again(found: launches.Launch) -> str:
-    name = "" if found.name.startswith(found.spec[:1]) else found.name
-    return Filled(repo=found.repo_url, ref=found.ref, path=found.path, backend=found.backend, name=name).link()
+    lines = views.newest_lines(at, found)
+    context = {"launch": views.launch(at, found, lines), "lines": lines, "again": views.again(found)}
+    return _page(request, "progress.html", context)
 
 
 @router.get("/launches/{launch_id}/open")
@@ -163,34 +159,52 @@ def enter(request: Request, at: deps.At, launch_id: str, key: str = "") -> Respo
     found = launches.get(at, deps.person(request), launch_id)
     if found.state is not State.READY or found.stop_wanted:
         return RedirectResponse(f"/launches/{found.id}", status_code=SEE_OTHER)
-    url = sessions.url(at, found)
-    answer = RedirectResponse(
-        f"{url}{'&' if '?' in url else '?'}token={sessions.launch_token(at, found.id)}", status_code=SEE_OTHER
-    )
+    # Before the fragment, which browsers keep to themselves.
+    url, mark, fragment = sessions.url(at, found).partition("#")
+    token = sessions.launch_token(at, found.id)
+    answer = RedirectResponse(f"{url}{'&' if '?' in url else '?'}token={token}{mark}{fragment}", status_code=SEE_OTHER)
     answer.headers.update({"cache-control": "no-store", "referrer-policy": "no-referrer"})
     return answer
 
 
 @router.post("/launches/{launch_id}/stop")
-def stop(at: deps.At, asking: deps.Asking, launch_id: str) -> Response:
-    """Want it stopped, and see it end."""
+def stop(at: deps.At, asking: deps.Asking, launch_id: str, back: Annotated[str, Form()] = "") -> Response:
+    """Want it stopped, and see it end: on its own page, or on that of all sessions where it was asked for there."""
     launches.stop(at, launches.get(at, asking, launch_id).id)
-    return RedirectResponse(f"/launches/{launch_id}", status_code=SEE_OTHER)
+    return RedirectResponse("/sessions" if back == "sessions" else f"/launches/{launch_id}", status_code=SEE_OTHER)
 
 
 @router.get("/sessions")
 def mine(request: Request, at: deps.At, asking: deps.Asking) -> Response:
     """My sessions: what runs, and what ran lately."""
-    found = [schemas.launch_json(at, one) for one in launches.listed(at, asking)]
+    found = launches.listed(at, asking)
+    running = [views.launch(at, one) for one in found if one.state is not State.STOPPED]
+    ended = [one for one in found if one.state is State.STOPPED][:ENDED_MOST]
     context = {
-        "running": [one for one in found if one["state"] != "stopped"],
-        "ended": [one for one in found if one["state"] == "stopped"][:20],
-        "now": dt.datetime.now(dt.UTC),
+        "running": running,
+        "ended": [{**views.launch(at, one), "again": views.again(one)} for one in ended],
     }
-    return templates.TemplateResponse(request, "sessions.html", context)
+    return _page(request, "sessions.html", context)
+
+
+TITLES = {
+    400: "That cannot be used",
+    401: "Please sign in first",
+    403: "Not from here",
+    404: "Nothing here",
+    405: "Not like this",
+    421: "Not at this address",
+    503: "Not available right now",
+}
 
 
 def error_page(request: Request, status: int, sentence: str, reason: str) -> HTMLResponse:
     """The page for anything that went wrong."""
-    context: dict[str, Any] = {"status": status, "sentence": sentence, "reason": reason}
-    return templates.TemplateResponse(request, "error.html", context, status_code=status)
+    title = TITLES.get(status, "Something went wrong")
+    context = {"status": status, "title": title, "sentence": sentence, "reason": reason}
+    return _page(request, "error.html", context, status=status)
+
+
+def _page(request: Request, name: str, context: dict[str, Any], *, status: int = 200) -> HTMLResponse:
+    """Pages say what is the case now: a browser that goes back asks again."""
+    return templates.TemplateResponse(request, name, context, status_code=status, headers={"cache-control": "no-store"})

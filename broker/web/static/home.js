@@ -1,0 +1,95 @@
+// The form works without this. Here: what a pasted address means, said while one types, and what was launched lately.
+
+const form = document.getElementById("launch"), repo = document.getElementById("repo"), ref = document.getElementById("ref");
+const found = document.getElementById("repo-found"), go = document.getElementById("go");
+let asking = null, timer = 0, asked = "";
+
+function say(text, kind = "") {
+  found.className = `found ${kind}`.trim();
+  found.textContent = text;
+}
+
+async function resolve() {
+  clearTimeout(timer);
+  const words = new URLSearchParams({ repo: repo.value.trim(), ref: ref.value.trim() });
+  if (words.toString() === asked) return;
+  asking?.abort();
+  asked = words.toString();
+  if (!repo.value.trim()) return say("");
+  const mine = (asking = new AbortController());
+  say("Looking it up…", "asking");
+  try {
+    const answer = await fetch(`/api/resolve?${words}`, { signal: mine.signal });
+    const told = await answer.json();
+    if (!answer.ok) return say(told.detail || "", "wrong");
+    say(`Found: ${told.title} at commit ${told.commit.slice(0, 7)}${told.path ? `, opens ${told.path}` : ""}`);
+  } catch {
+    // Left, or the broker is away: launching says so itself.
+    if (mine === asking) say("");
+  }
+}
+
+function soon(wait) {
+  clearTimeout(timer);
+  timer = setTimeout(resolve, wait);
+}
+
+for (const field of [repo, ref]) {
+  field.addEventListener("blur", () => soon(0));
+  field.addEventListener("paste", () => soon(50));
+  field.addEventListener("input", () => soon(900));
+}
+if (repo.value && !repo.hasAttribute("aria-invalid") && !ref.hasAttribute("aria-invalid")) soon(0);
+
+// One press is one launch.
+form.addEventListener("submit", (event) => {
+  if (go.getAttribute("aria-disabled") === "true") return event.preventDefault();
+  asking?.abort();
+  clearTimeout(timer);
+  go.setAttribute("aria-disabled", "true");
+  go.textContent = "Looking it up…";
+});
+addEventListener("pageshow", () => {
+  go.removeAttribute("aria-disabled");
+  go.textContent = "Launch";
+});
+
+const KEY = "anybinder.recent";
+
+function recent() {
+  try {
+    const kept = JSON.parse(localStorage.getItem(KEY) || "[]");
+    return kept.filter((one) => typeof one.title === "string" && /^\/\?repo=/.test(one.link));
+  } catch {
+    return [];
+  }
+}
+
+function row(one) {
+  const item = document.createElement("li"), link = document.createElement("a"), remove = document.createElement("button");
+  link.href = one.link;
+  link.append(Object.assign(document.createElement("span"), { className: "strong", textContent: one.title }));
+  remove.type = "button";
+  remove.className = "remove";
+  remove.textContent = "×";
+  remove.setAttribute("aria-label", `Remove ${one.title} from this list`);
+  remove.addEventListener("click", () => {
+    try {
+      localStorage.setItem(KEY, JSON.stringify(recent().filter((other) => other.link !== one.link)));
+    } catch {
+      // A browser that keeps nothing shows nothing.
+    }
+    show();
+    (document.querySelector(".remove") || repo).focus();
+  });
+  item.append(link, remove);
+  return item;
+}
+
+function show() {
+  const rows = recent().map(row);
+  document.getElementById("recent-list").replaceChildren(...rows);
+  document.getElementById("recent").hidden = !rows.length;
+}
+
+show();

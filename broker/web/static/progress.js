@@ -1,0 +1,113 @@
+// The page shows a launch without this. Here: its lines as they come, and the session as soon as it is ready.
+
+import { pageNow, replace, since } from "./times.js";
+
+const LINES_MOST = 2000;
+const page = document.getElementById("launch"), log = document.getElementById("log");
+const connection = document.getElementById("connection"), said = document.getElementById("said");
+let last = Number(page.dataset.after), watching = page.dataset.situation === "starting";
+let following = true, drawing = false, again = false, stageNow = "";
+const waiting = [];
+
+remember();
+log.parentElement.addEventListener("toggle", toEnd);
+log.addEventListener("scroll", () => (following = log.scrollTop + log.clientHeight >= log.scrollHeight - 8));
+if (location.hash === "#log") log.parentElement.open = true;
+toEnd();
+if (page.dataset.over === "no") listen();
+
+function toEnd() {
+  if (following) log.scrollTop = log.scrollHeight;
+}
+
+function listen() {
+  const stream = new EventSource(`/api/launches/${page.dataset.id}/events?follow=1&after=${last}`);
+  stream.onopen = () => (connection.hidden = true);
+  stream.onerror = () => {
+    connection.hidden = stream.readyState === EventSource.CLOSED;
+    if (stream.readyState === EventSource.CLOSED) refresh();
+  };
+  stream.onmessage = (message) => {
+    const line = JSON.parse(message.data);
+    if (line.id <= last) return; // a line that is shown already
+    last = line.id;
+    if (line.message) add(line);
+    if (line.phase === "ready" && watching) return enter(stream);
+    if (line.state === "stopped") stream.close();
+    const stage = `${line.phase || stageNow.split(" ")[0]} ${line.state}`;
+    if (stage !== stageNow) refresh();
+    stageNow = stage;
+  };
+}
+
+function enter(stream) {
+  stream.close();
+  said.textContent = "Ready. Opening it.";
+  location.assign(`/launches/${page.dataset.id}/open`);
+}
+
+// Many lines may come at once: they are drawn once a frame.
+function add(line) {
+  waiting.push(line);
+  if (drawing) return;
+  drawing = true;
+  setTimeout(draw, 50);
+}
+
+function draw() {
+  drawing = false;
+  const fresh = document.createDocumentFragment();
+  for (const line of waiting.splice(0).slice(-LINES_MOST)) fresh.append(lineOf(line));
+  log.append(fresh);
+  while (log.childElementCount > LINES_MOST) log.firstElementChild.remove();
+  toEnd();
+}
+
+function lineOf(line) {
+  const row = document.createElement("span"), at = document.createElement("span");
+  row.className = line.phase === "failed" ? "line bad" : "line";
+  row.dataset.id = line.id;
+  at.className = "at";
+  at.textContent = (since(log.dataset.since) - since(line.at)).toFixed(1).padStart(6);
+  row.append(at, ` ${line.message}\n`);
+  return row;
+}
+
+// Steps and panel as the server shows them now. Never two requests at once; what comes in between asks once more.
+let busy = false;
+async function refresh() {
+  if (busy) return void (again = true);
+  busy = true;
+  const fresh = await pageNow();
+  busy = false;
+  if (fresh) show(fresh);
+  if (again) {
+    again = false;
+    refresh();
+  }
+}
+
+function show(fresh) {
+  const now = fresh.getElementById("launch").dataset.situation;
+  replace("steps", fresh);
+  replace("panel", fresh);
+  if (now === page.dataset.situation) return;
+  page.dataset.situation = now;
+  watching = now === "starting";
+  document.title = fresh.title;
+  said.textContent = document.getElementById("panel-title").textContent;
+  if (now === "failed") {
+    log.parentElement.open = true;
+    draw();
+  }
+}
+
+function remember() {
+  try {
+    const one = { title: page.dataset.title, link: page.dataset.again };
+    const kept = JSON.parse(localStorage.getItem("anybinder.recent") || "[]").filter((other) => other.link !== one.link);
+    localStorage.setItem("anybinder.recent", JSON.stringify([one, ...kept].slice(0, 8)));
+  } catch {
+    // A browser that keeps nothing is none the worse for it.
+  }
+}

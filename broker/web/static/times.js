@@ -1,0 +1,56 @@
+// Times that go on while one looks. The same words as broker/web/wording.py.
+
+export function span(seconds) {
+  seconds = Math.max(0, Math.round(seconds));
+  if (seconds < 60) return `${seconds} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
+  if (seconds >= 172800) return `${Math.floor(seconds / 86400)} days`;
+  const hours = Math.floor(seconds / 3600), minutes = Math.floor((seconds % 3600) / 60);
+  return minutes ? `${hours} h ${minutes} min` : `${hours} h`;
+}
+
+export function stopwatch(seconds) {
+  seconds = Math.max(0, Math.floor(seconds));
+  const two = (number) => String(number).padStart(2, "0");
+  const minutes = Math.floor(seconds / 60), hours = Math.floor(minutes / 60);
+  return hours ? `${hours}:${two(minutes % 60)}:${two(seconds % 60)}` : `${minutes}:${two(seconds % 60)}`;
+}
+
+export const since = (moment) => (Date.now() - Date.parse(moment)) / 1000;
+
+function relative(moment) {
+  const passed = since(moment);
+  if (passed > -5 && passed < 10) return "just now";
+  return passed > 0 ? `${span(passed)} ago` : `in ${span(-passed)}`;
+}
+
+function write(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function tick() {
+  for (const one of document.querySelectorAll("time[data-relative]")) write(one, relative(one.dateTime));
+  for (const one of document.querySelectorAll("time[data-span]")) write(one, span(since(one.dateTime)));
+  for (const one of document.querySelectorAll(".stopwatch[data-since]")) write(one, stopwatch(since(one.dataset.since)));
+}
+
+setInterval(tick, 1000);
+
+// The same page as the server would show it now; null where it does not answer.
+export async function pageNow() {
+  try {
+    const answer = await fetch(location.pathname, { headers: { accept: "text/html" }, cache: "no-store" });
+    return answer.ok ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
+  } catch {
+    return null;
+  }
+}
+
+// Put the part with this id in place, keeping the focus where it was.
+export function replace(id, fresh) {
+  const old = document.getElementById(id), next = fresh.getElementById(id);
+  if (!old || !next || old.isEqualNode(next)) return;
+  const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
+  old.replaceWith(document.importNode(next, true));
+  if (focused) (document.getElementById(focused) || document.getElementById("main")).focus({ preventScroll: true });
+}

@@ -1,0 +1,157 @@
+"""What the pages show of a launch, in their words."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from broker import backends, errors, events, placement, repos, wishes
+from broker.models import Launch, Phase, State
+from broker.people import Person
+from broker.service import Service
+from broker.web import schemas
+
+LINES_MOST = 2000  # lines of a log in one page; static/progress.js keeps as many
+OWN_NAME = re.compile(r".+-[a-z2-7]{6}")
+"""A name that a launch was given because nobody named it (wishes.row)."""
+
+STEPS = {
+    "Waiting": (Phase.WAITING,),
+    "Fetching": (Phase.FETCHING,),
+    "Building": (Phase.BUILDING, Phase.PUSHING, Phase.BUILT),
+    "Launching": (Phase.LAUNCHING,),
+    "Ready": (Phase.READY,),
+}
+STEP_OF = {phase: index for index, phases in enumerate(STEPS.values()) for phase in phases}
+DOING = (
+    "Waiting to start",
+    "Fetching the repository",
+    "Building its environment",
+    "Starting the server",
+    "Ready",
+)
+ENDED_WELL = ("asked", "idle", "expired", "")
+ADVICE = {
+    "build_failed": "The last lines of the log say more. Change the repository or choose another commit, then try again.",
+    "build_timeout": "Fewer or smaller packages build faster.",
+    "no_offer": "It may be different in a few minutes.",
+}
+SOME_ADVICE = "The log below shows how far it came. Everything you typed is kept."
+
+
+class Filled:
+    """What somebody typed, kept whatever happens."""
+
+    FIELDS = ("repo", "ref", "path", "backend", "name")
+
+    def __init__(self, **typed: str) -> None:
+        self.typed = {name: typed.get(name, "").strip() for name in self.FIELDS}
+
+    def wish(self, consent: str = "") -> wishes.Wish:
+        """The same as a wish, checked as one of the JSON interface; what was left empty is not asked for.
+
+        Raises pydantic.ValidationError, with the name of the field.
+        """
+        given = {name: value for name, value in self.typed.items() if value or name == "repo"}
+        asked = schemas.LaunchRequest.model_validate({**given, "consent": consent or False})
+        # A form agrees to one commit, the one it showed; never to whatever comes.
+        return wishes.Wish(**asked.model_dump(exclude={"consent"}), consent=consent)
+
+    def link(self) -> str:
+        """The form, filled in like this."""
+        return "/?" + urlencode({name: value for name, value in self.typed.items() if value})
+
+
+def unusable(filled: Filled, field: str) -> str:
+    """The sentence beside a field that holds what it cannot."""
+    if field == "repo" and not filled.typed["repo"]:
+        return "Give a repository: its address as you would paste it, or owner/name for GitHub."
+    if field == "name":
+        return "A name has letters, digits, dots and hyphens, at most 63, and begins with a letter or digit."
+    return "This is too long. Shorten it."
+
+
+def described(found: repos.Resolved) -> dict[str, str]:
+    """What a person is asked about: its title, who may change it, and where to look at it."""
+    address = urlsplit(found.repo_url)
+    title = f"{address.netloc.rpartition('@')[2]}{address.path}".removesuffix(".git") or found.repo_url
+    owner = title.rpartition("/")[0] if title.count("/") > 1 else title
+    link = found.web_url if found.web_url.startswith(("https://", "http://")) else ""
+    return {"title": title, "owner": owner, "link": link}
+
+
+def again(found: Launch) -> str:
+    """The form, filled in as it was for this launch."""
+    return Filled(
+        repo=found.repo_url,
+        ref="" if found.ref == "HEAD" else found.ref,
+        path=found.path,
+        backend=found.backend,
+        name="" if OWN_NAME.fullmatch(found.name) else found.name,
+    ).link()
+
+
+def newest_lines(service: Service, found: Launch) -> list[dict[str, Any]]:
+    """The end of the log, as much of it as a page holds."""
+    return events.read(service, found.id, max(0, found.events - LINES_MOST), LINES_MOST)
+
+
+def launch(service: Service, found: Launch, lines: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """The launch as its owner sees it; with its steps where its lines are given."""
+    shown = {
+        **schemas.launch_json(service, found),
+        "situation": situation(found),
+        "stop_wanted": found.stop_wanted,
+        "where": _title(service, found.backend),
+    }
+    if lines is None:
+        return shown
+    seen = [Phase(line["phase"]) for line in lines if line["phase"]]
+    at = max((STEP_OF[phase] for phase in seen if phase in STEP_OF), default=0)
+    return {
+        **shown,
+        "steps": _steps(seen, at, shown["situation"]),
+        "doing": DOING[at],
+        "advice": ADVICE.get(found.reason, SOME_ADVICE),
+        "usual": _usual_seconds(service, found),
+    }
+
+
+def situation(found: Launch) -> str:
+    """One word for what a person can do now: starting, ready, stopping, stopped or failed."""
+    if found.ready_at is None and found.reason not in ENDED_WELL:
+        return "failed"
+    if found.state is State.STOPPED:
+        return "stopped"
+    if found.stop_wanted or found.state is State.STOPPING:
+        return "stopping"
+    return "ready" if found.state is State.READY else "starting"
+
+
+def _steps(seen: list[Phase], at: int, now: str) -> list[dict[str, str]]:
+    """Only what was reached is marked; a commit that was built before says so."""
+    steps = []
+    for index, title in enumerate(STEPS):
+        status = "done" if index < at or Phase.READY in seen else "todo"
+        if index == at and Phase.READY not in seen:
+            status = {"starting": "now", "failed": "failed"}.get(now, "done")
+        note = {"failed": "failed here", "now": "now"}.get(status, "")
+        if title == "Building" and status == "done" and Phase.BUILDING not in seen:
+            note = "already built"
+        steps.append({"title": title, "status": status, "note": note})
+    return steps
+
+
+def _title(service: Service, backend: str) -> str:
+    """The place's title; its name where it is no longer offered."""
+    try:
+        return backends.named(service, backend).title
+    except errors.BrokerError:
+        return backend
+
+
+def _usual_seconds(service: Service, found: Launch) -> float | None:
+    """How long it usually takes there."""
+    places = placement.places(service, Person(id=found.person))
+    return next((place.ready_seconds for place in places if place.name == found.backend), None)
