@@ -313,7 +313,11 @@ class ProxyDouble:
         self.asked.append(target)
         self.logins.append(headers.get("proxy-authorization"))
         host, _, port = target.rpartition(":")
-        beyond = socket.create_connection((host, int(port)))
+        try:
+            beyond = socket.create_connection((host, int(port)))
+        except OSError:  # the broker is gone
+            cut(connection)
+            return
         self.open += [connection, beyond]
         connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
         threading.Thread(target=pump, args=(beyond, connection), daemon=True).start()
