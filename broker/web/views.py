@@ -73,12 +73,12 @@ def unusable(filled: Filled, field: str) -> str:
 
 
 def described(found: repos.Resolved) -> dict[str, str]:
-    """What a person is asked about: its title, who may change it, and where to look at it."""
+    """What a person is asked about: its title, whose it is, and where to look at it."""
     address = urlsplit(found.repo_url)
     title = f"{address.netloc.rpartition('@')[2]}{address.path}".removesuffix(".git") or found.repo_url
-    owner = title.rpartition("/")[0] if title.count("/") > 1 else title
+    host, _, path = title.partition("/")
     link = found.web_url if found.web_url.startswith(("https://", "http://")) else ""
-    return {"title": title, "owner": owner, "link": link}
+    return {"title": title, "host": host, "owner": path.rpartition("/")[0] or "whoever runs it", "link": link}
 
 
 def again(found: Launch) -> str:
@@ -136,7 +136,7 @@ def _steps(seen: list[Phase], at: int, now: str) -> list[dict[str, str]]:
         status = "done" if index < at or Phase.READY in seen else "todo"
         if index == at and Phase.READY not in seen:
             status = {"starting": "now", "failed": "failed"}.get(now, "done")
-        note = {"failed": "failed here", "now": "now"}.get(status, "")
+        note = "failed here" if status == "failed" else ""
         if title == "Building" and status == "done" and Phase.BUILDING not in seen:
             note = "already built"
         steps.append({"title": title, "status": status, "note": note})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from decimal import Decimal
 
+from markupsafe import Markup, escape
+
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
@@ -51,6 +53,6 @@ def price(per_hour: Decimal | None) -> str:
     return "free" if per_hour == 0 else f"{per_hour.normalize():f} per hour"
 
 
-def number(value: float) -> str:
-    """`6`, `0.5`: no `.0`."""
-    return f"{value:g}"
+def breakable(address: str) -> Markup:
+    """An address that may be broken after its slashes and nowhere else, as long as there is room."""
+    return Markup("/<wbr>").join(escape(part) for part in address.split("/"))  # every part is escaped
