@@ -59,8 +59,8 @@ class Plan:
     faults: tuple[Fault, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    deadly: Mapping[str, str] = field(default_factory=dict)
-    """Part to the name of the boundary that its first process dies at."""
+    deadly: Mapping[str, str | int] = field(default_factory=dict)
+    """Part to the boundary that its first process dies at: its name, or its number from the process's birth."""
     lists_within: float = LISTS_WITHIN
     sweep: bool = True
     visit: bool = False

@@ -94,6 +94,7 @@ class Part:
         """Whether it runs; a death is counted when it is first seen."""
         if self.pid and (self._handle is None or select.select([self._handle], [], [], 0)[0]):
             self.deaths, self.pid = self.deaths + 1, 0
+            self.counter.spare()
             self._drop()
         return bool(self.pid)
 
@@ -166,7 +167,10 @@ class World:
         first, *rest = self.parts.values()
         for part in rest:
             part.restart_at = time.monotonic() + NEVER
-        if not self.live(lambda: first.deaths or self.ask("GET", "/health"), 20):
+        for name, where in self.plan.deadly.items():
+            if isinstance(where, int):
+                self.parts[name].counter.die_after(where)
+        if not self.live(lambda: self.ask("GET", "/health"), 20):
             raise AssertionError(f"the broker does not start:\n{self.log()}")
         for part in rest:
             part.restart_at = 0
@@ -181,7 +185,7 @@ class World:
             "part": part.name,
             "settings": self._settings(),
             "broken": self.plan.broken,
-            "deadly": "" if part.deaths else self.plan.deadly.get(part.name, ""),
+            "deadly": "" if part.deaths else str(self.plan.deadly.get(part.name, "")),
             "counter": str(self.folder / f"{part.name}.counter"),
             "points": str(self.folder / f"{part.name}.points"),
             "log": str(self.folder / f"{part.name}.log"),

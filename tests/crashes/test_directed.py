@@ -1,0 +1,63 @@
+"""Schedules for one thing each: bugs that a seed has found once, and troubles that must meet at one moment."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.crashes.conftest import Lanes
+from tests.crashes.plans import Fault, Kill, Plan, Wish
+
+STOPPED_SOON = (Wish(at=0, name="a", stop_at=0.25),)
+
+SCHEDULES = {
+    "a step fails while a person stops the launch: the outcome is said once": Plan(
+        seed="57",
+        wishes=STOPPED_SOON,
+        faults=(
+            Fault(call="provision", name="slow", settings={"seconds": 0.6}),
+            Fault(call="provision", name="permission"),
+        ),
+    ),
+    "killed between giving an offer up and saying so: it is not tried again": Plan(
+        seed="given up",
+        faults=(Fault(call="provision", name="no_capacity", times=4),),
+        deadly={"all": "after the commit of give_up"},
+        lists_within=0.2,
+    ),
+    "killed between closing an order and saying so: it counts as tried": Plan(
+        seed="closed",
+        faults=(Fault(call="provision", name="no_capacity", times=4),),
+        deadly={"all": "after the commit of _close"},
+        lists_within=0.2,
+    ),
+    "the server of a ready session is killed: the session ends": Plan(
+        seed="36",
+        visit=True,
+        kills=(Kill(what="agent", part="server", after=1.0),),
+    ),
+    "the answer to the first order is lost and the broker killed before it asks again": Plan(
+        seed="lost and killed",
+        faults=(Fault(call="provision", name="lost_response"),),
+        deadly={"all": "before settling"},
+    ),
+    "killed right after every act of buying": Plan(seed="after provision", deadly={"all": "after provision"}),
+    "killed while a purchase is on its way, and stopped before it arrives": Plan(
+        seed="late",
+        wishes=STOPPED_SOON,
+        kills=(Kill(what="instant", part="all", after=0.2),),
+        faults=(Fault(call="provision", name="lost_response", settings={"late": 0.5}),),
+        sweep=False,
+    ),
+    "a worker dies with its lease: another waits for it to run out": Plan(
+        seed="lease",
+        shape="two workers",
+        deadly={"worker": "after provision"},
+        sweep=False,
+    ),
+}
+
+
+@pytest.mark.parametrize("title", SCHEDULES)
+def test_it_ends_well(lanes: Lanes, title: str) -> None:
+    outcome = lanes.play(SCHEDULES[title])
+    assert outcome.faults == [], str(outcome)
