@@ -29,11 +29,13 @@ import os
 import re
 import resource
 import secrets
+import select
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import urllib.parse
@@ -1144,6 +1146,7 @@ class Tunnel:
         self.framed = False  # whether the streams are in WebSocket frames; flips where the other way does not work
         self._least = parked
         self._works = False
+        self._splicer = Splicer() if hasattr(select, "epoll") else None
         self._streams = set()  # being dialled or parked
         self._joined = set()  # taken
         self._taken = collections.deque(maxlen=AHEAD_STREAMS)  # instants of the last takes
@@ -1165,6 +1168,13 @@ class Tunnel:
                 task.cancel()
             for stream in list(self._streams | self._joined):
                 stream.close()
+            if self._splicer:
+                self._splicer.stop()
+
+    def splicer(self, *transports):
+        """What joins these two outside of asyncio, where that can be done: on Linux, and not through TLS."""
+        plain = not any(transport.get_extra_info("sslcontext") for transport in transports)
+        return self._splicer if plain else None
 
     def nudge(self):
         """Dial now rather than after the current pause."""
@@ -1263,6 +1273,7 @@ class Stream(asyncio.Protocol):
         self._early = b""
         self._take = self._answer
         self._task = None
+        self._pair = None
 
     def begin(self):
         """Dial; whatever comes of it is told to the tunnel."""
@@ -1274,6 +1285,8 @@ class Stream(asyncio.Protocol):
             self.transport.abort()
         if self.other:
             self.other.close()
+        if self._pair:
+            self._pair.cut()
         self.tunnel.stream_lost(self, failed=False)
 
     async def _dial(self):
@@ -1311,6 +1324,8 @@ class Stream(asyncio.Protocol):
     def connection_lost(self, _fault):
         self._task.cancel()
         self.ended = True
+        if self._pair:
+            return  # it goes on outside of asyncio
         if self.other:
             self.other.close()
         self.tunnel.stream_lost(self, failed=time.monotonic() - self._since < 1)
@@ -1404,8 +1419,12 @@ class Stream(asyncio.Protocol):
         if self.transport.is_closing():
             side.close()
             return
-        self.other = side
         self.tunnel.last_byte = time.time()
+        splicer = None if self._frames else self.tunnel.splicer(self.transport, side.transport)
+        if splicer:
+            self._hand_over(splicer, side)
+            return
+        self.other = side
         self._become(self._forward)
         self._send(TAKEN)
         if self._early:
@@ -1413,6 +1432,23 @@ class Stream(asyncio.Protocol):
         self._early = b""
         side.splice(self._send)
         self.transport.resume_reading()
+
+    def _hand_over(self, splicer, side):
+        """The rest needs nothing of asyncio, and without it a message is twice as fast: give both sockets away."""
+        loop = asyncio.get_running_loop()
+
+        def ended():
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+                loop.call_soon_threadsafe(self.tunnel.stream_lost, self, False)
+
+        self._pair = Pair(splicer, taken_from(self.transport), taken_from(side.transport), self._heard, ended)
+        self._pair.begin(to_near=TAKEN, to_far=self._early)
+        self._early = b""
+        self.transport.abort()
+        side.transport.abort()
+
+    def _heard(self):
+        self.tunnel.last_byte = time.time()
 
     # What the server's side uses
 
@@ -1494,6 +1530,188 @@ class ServerSide(asyncio.Protocol):
     def close(self):
         if self.transport:
             self.transport.close()
+
+
+def taken_from(transport):
+    """A socket of our own for this connection: closing the transport does not close it."""
+    return socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+
+
+class Splicer:
+    """One thread that joins sockets two by two, with epoll alone. It starts with the first pair."""
+
+    def __init__(self):
+        self._epoll = select.epoll()
+        self._inbox = collections.deque()
+        self._near, self._far = socket.socketpair()
+        self._near.setblocking(False)
+        self._halves = {}
+        self._thread = None
+
+    def do(self, call):
+        """Have this called on the thread, soon."""
+        self._inbox.append(call)
+        if self._thread is None:
+            self._epoll.register(self._near.fileno(), select.EPOLLIN)
+            self._thread = threading.Thread(target=self._run, name="splicer", daemon=True)
+            self._thread.start()
+        self._far.send(b"!")
+
+    def stop(self):
+        """Cut what is still joined, and end the thread."""
+        if self._thread is not None:
+            self.do(None)
+            self._thread.join()
+        self._epoll.close()
+        self._near.close()
+        self._far.close()
+
+    def watch(self, half):
+        """From now on tell this half what becomes of its socket. Only on the thread."""
+        self._halves[half.socket.fileno()] = half
+        self._epoll.register(half.socket.fileno(), half.events())
+
+    def change(self, half):
+        """It waits for something else than before. Only on the thread."""
+        self._epoll.modify(half.socket.fileno(), half.events())
+
+    def forget(self, half):
+        """Its socket is about to be closed. Only on the thread."""
+        del self._halves[half.socket.fileno()]
+        self._epoll.unregister(half.socket.fileno())
+
+    def _run(self):
+        poll, halves, wake = self._epoll.poll, self._halves, self._near.fileno()
+        while True:
+            for number, event in poll():
+                half = halves.get(number)
+                if half is not None:
+                    half.happened(event)
+                elif number == wake and not self._called():
+                    return
+
+    def _called(self):
+        """Whether to go on."""
+        with contextlib.suppress(BlockingIOError):
+            self._near.recv(4096)
+        while self._inbox:
+            call = self._inbox.popleft()
+            if call is None:
+                for half in list(self._halves.values()):
+                    half.pair.end()
+                return False
+            call()
+        return True
+
+
+class Pair:
+    """Two sockets joined. `heard` is called for bytes that come from the near one, `ended` once both are closed."""
+
+    def __init__(self, splicer, near, far, heard, ended):
+        self.splicer = splicer
+        self.heard = heard
+        self._ended = ended
+        self.over = False
+        self.near, self.far = Half(self, near), Half(self, far)
+        self.near.other, self.far.other = self.far, self.near
+
+    def begin(self, to_near, to_far):
+        """Send these first, then whatever comes."""
+
+        def join():
+            self.near.out, self.far.out = to_near, to_far
+            self.splicer.watch(self.near)
+            self.splicer.watch(self.far)
+            self.near.flush()
+            self.far.flush()
+
+        self.splicer.do(join)
+
+    def cut(self):
+        """End it from any thread."""
+        self.splicer.do(self.end)
+
+    def end(self):
+        """Close both. Only on the splicer's thread."""
+        if not self.over:
+            self.over = True
+            for half in (self.near, self.far):
+                self.splicer.forget(half)
+                half.socket.close()
+            self._ended()
+
+
+class Half:
+    """One socket of a pair: what it sends is read here and written to the other, as fast as the other takes it."""
+
+    def __init__(self, pair, taken):
+        self.pair = pair
+        self.socket = taken
+        self.socket.setblocking(False)
+        self.other = None
+        self.out = b""  # still to be written here; while there is some, the other is not read
+        self._eof = False  # it has ended its output
+        self._shut = False  # and so have we, to it
+        self._waiting_for = 0
+
+    def events(self):
+        """What to wait for."""
+        reading = 0 if self._eof or self.other.out else select.EPOLLIN
+        self._waiting_for = reading | (select.EPOLLOUT if self.out else 0)
+        return self._waiting_for
+
+    def happened(self, event):
+        """What epoll saw."""
+        try:
+            if event & select.EPOLLOUT:
+                self.flush()
+            if event & select.EPOLLIN:
+                self._read()
+            elif event & (select.EPOLLHUP | select.EPOLLERR) and not event & select.EPOLLOUT:
+                self.pair.end()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.pair.end()
+
+    def _read(self):
+        data = self.socket.recv(262144)
+        if self is self.pair.near:
+            self.pair.heard()
+        if not data:
+            self._eof = True
+            self.other.flush()
+            self._wait()
+            return
+        try:
+            sent = self.other.socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            self.other.out = data[sent:]
+            self._wait()
+            self.other._wait()
+
+    def flush(self):
+        """Write what is left; once there is none, let the other be read again, or say that no more will come."""
+        if self.out:
+            with contextlib.suppress(BlockingIOError):
+                self.out = self.out[self.socket.send(self.out) :]
+        if not self.out and self.other._eof and not self._shut:
+            self._shut = True
+            self.socket.shutdown(socket.SHUT_WR)
+        if self._shut and self.other._shut and not self.out and not self.other.out:
+            self.pair.end()
+            return
+        self._wait()
+        self.other._wait()
+
+    def _wait(self):
+        if self.pair.over:
+            return
+        before = self._waiting_for
+        if self.events() != before:
+            self.pair.splicer.change(self)
 
 
 class Frames:
