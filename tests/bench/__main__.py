@@ -48,7 +48,7 @@ class Cell:
     """Compare what is added to no proxy."""
     goal: float | None = 1.0
     """None: measured and told, without a goal."""
-    tolerance: float = 0.05
+    tolerance: float = 0.0
 
     @property
     def run(self) -> tuple[str, str, int]:
@@ -59,7 +59,7 @@ CELLS = (
     Cell(name="200 bytes, 1 connection", unit="requests/s", value="rate"),
     Cell(name="200 bytes, 32 connections", unit="requests/s", value="rate", connections=32),
     Cell(name="latency added, p50", unit="ms", value="p50", added=True),
-    Cell(name="latency added, p99", unit="ms", value="p99", added=True, tolerance=0.25),
+    Cell(name="latency added, p99", unit="ms", value="p99", added=True),
     Cell(name="1 MB, 4 connections", unit="MB/s", value="megabytes", path="/large", connections=4, tolerance=0.1),
     Cell(name="WebSocket, 32 connections", unit="messages/s", value="rate", kind="websocket", connections=32),
     # One message at a time measures only how often processes wake each other: the tunnel is one process more.
@@ -266,12 +266,16 @@ def median(bench: Bench, cell: Cell, way: str) -> float:
     return statistics.median(values)
 
 
-def rows(bench: Bench) -> list[dict[str, Any]]:
+QUICK_SLACK = 0.35  # three rounds of a second on a busy machine show what broke, and prove nothing
+
+
+def rows(bench: Bench, slack: float) -> list[dict[str, Any]]:
+    """Every cell with its verdict; `slack` is how much worse than its goal it may be."""
     told = []
     for cell in CELLS:
         values = {way: median(bench, cell, way) for way in WAYS}
         ratio = values["ours"] / values["chp"]
-        bound = (cell.goal or 0) * (1 + cell.tolerance if cell.added else 1 - cell.tolerance)
+        bound = (cell.goal or 0) * (1 + cell.tolerance + slack if cell.added else 1 - cell.tolerance - slack)
         good = cell.goal is None or (ratio <= bound if cell.added else ratio >= bound)
         told.append(
             {
@@ -321,7 +325,7 @@ def main() -> int:
         memory = fresh.memory()
     with started(seconds, rounds) as bench:
         bench.measure()
-        told = rows(bench)
+        told = rows(bench, QUICK_SLACK if chosen.quick else 0.0)
     print(table(told, memory), flush=True)
     raw = {" ".join(map(str, run)): ways for run, ways in bench.measured.items()}
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
