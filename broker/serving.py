@@ -89,6 +89,7 @@ def build(at: service.Service, *, while_needed: bool = False) -> uvicorn.Server:
         directory,
         on_tunnel=functools.partial(_tunnelled, at),
         hosts=application.hosts(at.settings),
+        trusted=at.settings.trusted_proxies,
         sockets=at.settings.runtime / "t",
     )
     app.state.doors, app.state.directory = doors, directory

@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     """The https address people and agents use. Empty: this computer only."""
     session_domain: str = "localhost"
     """Each session is `<id>.<session_domain>`; a registrable domain that serves nothing else."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses of the proxies in front of us; only what they say in `X-Forwarded-*` is believed."""
     identity: Literal["local"] = "local"
     """Who may use it: `local` is the one local person."""
 
