@@ -36,6 +36,7 @@ def be(told: dict[str, Any]) -> None:
     counter.reset()
     points.set_up(points.Points(counter, Path(told["points"]), told["deadly"]))
     _know_this_repository(told)
+    _note_early_ends(chosen, Path(told["early"]))
     {"all": serve, "web": serve_alone, "worker": work, "worker2": work}[told["part"]](chosen, told)
 
 
@@ -115,6 +116,28 @@ def _know_this_repository(told: dict[str, Any]) -> None:
     repos.Resolver.resolve = lambda self, spec: repos.Resolved(  # type: ignore[method-assign]
         spec=spec, spec_string=f"git/{url}/main", **fixed
     )
+
+
+def _note_early_ends(chosen: Any, note: Path) -> None:
+    """This computer sends no bill: what is there while `stopped` is being written is noted at that very moment."""
+    import sqlalchemy as sa
+
+    from broker import launches, models
+    from providers import processes
+
+    inner = launches._settle
+
+    def settle(service: Any, held: Any, outcome: Any) -> bool:
+        if outcome.state is models.State.STOPPED:
+            with service.db.transaction() as session:
+                orders = list(session.scalars(sa.select(models.Order.id).where(models.Order.launch_id == held.id)))
+            with note.open("a") as file:
+                for order in orders:
+                    if (chosen.home / "instances" / order).exists() or processes.marked(order):
+                        file.write(f"{order} was there when its launch was stopped\n")
+        return inner(service, held, outcome)
+
+    launches._settle = settle
 
 
 def prepare(told: dict[str, Any], log: Path) -> None:

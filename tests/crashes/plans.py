@@ -66,6 +66,8 @@ class Plan:
     visit: bool = False
     """Whether everything that is ready must answer through the gateway."""
     local: bool = False
+    patience: float = 40
+    """Seconds until everything must have recovered, and again until everything must have stopped."""
     broken: str = ""
 
     @property

@@ -17,7 +17,6 @@ from tests.crashes import checks, plans
 from tests.crashes.world import NEVER, World
 
 REACH_SECONDS = 1.0  # a boundary that is not reached within this is not waited for: the kill comes anyway
-SETTLE_SECONDS = 40
 VISIT_SECONDS = 15  # an agent that was kept waiting dials again after 5 s at most
 
 
@@ -133,8 +132,8 @@ def _recover(world: World) -> list[str]:
 
     for part in world.parts.values():
         part.restart_at = 0
-    if not world.live(settled, SETTLE_SECONDS):
-        return [f"after {SETTLE_SECONDS} s it was {world.states()}"]
+    if not world.live(settled, world.plan.patience):
+        return [f"after {world.plan.patience} s it was {world.states()}"]
     return _visit(world) if world.plan.visit else []
 
 
@@ -153,9 +152,17 @@ def _stop_everything(world: World) -> list[str]:
     for launch, state in world.states().items():
         if state != "stopped":
             world.at(0, lambda launch=launch: _stop(world, launch))
-    if not world.live(lambda: world.quiet() and set(world.states().values()) <= {"stopped"}, SETTLE_SECONDS):
-        return [f"{SETTLE_SECONDS} s after everything was to stop it was {world.states()}"]
+    if not world.live(lambda: world.quiet() and set(world.states().values()) <= {"stopped"}, world.plan.patience):
+        return [f"{world.plan.patience} s after everything was to stop it was {world.states()}"]
+    _let_the_last_calls_end(world)
     return []
+
+
+def _let_the_last_calls_end(world: World) -> None:
+    """What is still on its way to the cloud may yet do harm: it arrives, and whoever asked hears of it."""
+    if not world.plan.local:
+        world.live(lambda: all(call["status"] is not None for call in world.cloud.calls()), 10)
+        world.live(lambda: False, 0.1)
 
 
 # --- what is found --------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -57,6 +58,12 @@ SCHEDULES = {
         ),
     ),
 }
+SYMPTOMS = {
+    "no idempotency key": "bought 2 machines",
+    "no lease": r"it went from \w+ to \w+|it goes on after it was stopped|was there when its launch was stopped",
+    "no teardown": "was there when its launch was stopped|is still open",
+    "early belief": "was there when its launch was stopped",
+}
 CASES = [(broken, plan) for broken, plans in SCHEDULES.items() for plan in plans]
 
 
@@ -71,4 +78,4 @@ def test_a_broken_build_is_caught_and_the_whole_one_passes(lanes: Lanes, broken:
     whole = lanes.submit(plan)
     caught = lanes.play(replace(plan, broken=broken))
     assert whole.result().faults == [], str(whole.result())
-    assert caught.faults != [], f"{broken} was not noticed"
+    assert re.search(SYMPTOMS[broken], "\n".join(caught.faults)), f"{broken} was not noticed: {caught}"

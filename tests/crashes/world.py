@@ -164,7 +164,7 @@ class World:
 
     def start(self) -> None:
         """For the first time: who makes the tables first, the rest when they are there."""
-        first, *rest = self.parts.values()
+        rest = tuple(self.parts.values())[1:]
         for part in rest:
             part.restart_at = time.monotonic() + NEVER
         for name, where in self.plan.deadly.items():
@@ -189,6 +189,7 @@ class World:
             "counter": str(self.folder / f"{part.name}.counter"),
             "points": str(self.folder / f"{part.name}.points"),
             "log": str(self.folder / f"{part.name}.log"),
+            "early": str(self.folder / "early"),
             "repo": None if self.plan.local else self._repo,
         }
 
