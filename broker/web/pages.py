@@ -21,7 +21,15 @@ from providers import errors as clouds
 router = APIRouter(include_in_schema=False)
 templates = Jinja2Templates(directory=Path(__file__).parent / "templates")
 templates.env.globals["asset"] = assets.address
-for word in (wording.breakable, wording.price, wording.relative, wording.since, wording.span, wording.stopwatch):
+for word in (
+    wording.breakable,
+    wording.code,
+    wording.price,
+    wording.relative,
+    wording.since,
+    wording.span,
+    wording.stopwatch,
+):
     templates.env.filters[word.__name__] = word
 
 SEE_OTHER = 303

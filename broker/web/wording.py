@@ -53,6 +53,15 @@ def price(per_hour: Decimal | None) -> str:
     return "free" if per_hour == 0 else f"{per_hour.normalize():f} per hour"
 
 
+def code(sentence: str) -> Markup:
+    """A sentence whose `words in backticks` are set as what one types."""
+    parts = (
+        Markup("<code>{}</code>").format(part) if at % 2 else escape(part)
+        for at, part in enumerate(sentence.split("`"))
+    )
+    return Markup("").join(parts)
+
+
 def breakable(address: str) -> Markup:
     """An address that may be broken after its slashes and nowhere else, as long as there is room."""
     return Markup("/<wbr>").join(escape(part) for part in address.split("/"))  # every part is escaped

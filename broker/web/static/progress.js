@@ -13,6 +13,7 @@ remember();
 log.parentElement.addEventListener("toggle", toEnd);
 log.addEventListener("scroll", () => (following = log.scrollTop + log.clientHeight >= log.scrollHeight - 8));
 if (location.hash === "#log") log.parentElement.open = true;
+new ResizeObserver(toEnd).observe(log);
 toEnd();
 if (page.dataset.over === "no") listen();
 
