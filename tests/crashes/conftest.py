@@ -76,6 +76,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(name, range(first, first + count), ids=lambda seed: f"seed-{seed}")
 
 
+def seeds_of(request: pytest.FixtureRequest, name: str) -> list[int]:
+    """The seeds that this module's tests have been chosen for, in their order."""
+    chosen = [item for item in request.session.items if item.path == request.path]
+    return [item.callspec.params[name] for item in chosen if isinstance(item, pytest.Function)]
+
+
 def schedules(config: Any) -> int:
     return config.getoption("--schedules")
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from tests.crashes import plans
-from tests.crashes.conftest import Lanes
+from tests.crashes.conftest import Lanes, seeds_of
+from tests.crashes.play import Outcome
 from tests.doubles import git_repos
 from tests.doubles.git_server import GitServer
 
@@ -48,7 +50,15 @@ def local_lanes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lanes]:
             shutil.rmtree(cache)
 
 
-@pytest.mark.timeout(600)
-def test_every_launch_on_this_computer_comes_to_an_end_and_nothing_is_left(local_seed: int, local_lanes: Lanes) -> None:
-    outcome = local_lanes.play(plans.drawn(local_seed, local=True))
+@pytest.fixture(scope="module")
+def outcomes(request: pytest.FixtureRequest, local_lanes: Lanes) -> dict[int, Future[Outcome]]:
+    """All of them under way."""
+    return {seed: local_lanes.submit(plans.drawn(seed, local=True)) for seed in seeds_of(request, "local_seed")}
+
+
+@pytest.mark.timeout(2 * BUILD_SECONDS)  # the first one waits for the environment
+def test_every_launch_on_this_computer_comes_to_an_end_and_nothing_is_left(
+    local_seed: int, outcomes: dict[int, Future[Outcome]]
+) -> None:
+    outcome = outcomes[local_seed].result()
     assert outcome.faults == [], str(outcome)

@@ -7,20 +7,14 @@ from concurrent.futures import Future
 import pytest
 
 from tests.crashes import plans
-from tests.crashes.conftest import Lanes, schedules
+from tests.crashes.conftest import Lanes, seeds_of
 from tests.crashes.play import Outcome
 
 
 @pytest.fixture(scope="module")
 def outcomes(request: pytest.FixtureRequest, lanes: Lanes) -> dict[int, Future[Outcome]]:
     """All of them under way."""
-    seeds = [item.callspec.params["seed"] for item in request.session.items if is_one_of_ours(item)]
-    assert len(seeds) <= schedules(request.config)
-    return {seed: lanes.submit(plans.drawn(seed)) for seed in seeds}
-
-
-def is_one_of_ours(item: pytest.Item) -> bool:
-    return item.module is __import__("sys").modules[__name__] and hasattr(item, "callspec")
+    return {seed: lanes.submit(plans.drawn(seed)) for seed in seeds_of(request, "seed")}
 
 
 def test_every_launch_comes_to_an_end_and_nothing_is_left(seed: int, outcomes: dict[int, Future[Outcome]]) -> None:
