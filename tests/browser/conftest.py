@@ -1,154 +1,137 @@
-"""A broker, repositories and a real Chromium, shared by the tests of one file."""
+"""A person at a real Chromium, in front of a really running broker. Labels and roles are what they find things by.
+
+Run with ANYBINDER_SCREENSHOTS=1, the journeys leave their screenshots under docs/images/.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.doubles import git_repos
-from tests.doubles.git_server import GitServer
-from tests.journeys.conftest import Broker
-from tests.waiting import until
+from tests.journeys.conftest import Broker, repos, start_broker
 
-PICTURES = os.environ.get("ANYBINDER_SCREENSHOTS")  # read here: `pytest_configure` forgets every setting
+__all__ = ["repos", "start_broker"]  # fixtures, found by their names
+
+# Read at once: the settings of whoever runs the tests are cleared before the first test.
+SCREENSHOTS = os.environ.get("ANYBINDER_SCREENSHOTS") == "1"
 IMAGES = Path(__file__).resolve().parent.parent.parent / "docs" / "images"
-READY_SECONDS = 90  # a cold JupyterLab on a busy computer
+DESK, PHONE = {"width": 1100, "height": 820}, {"width": 390, "height": 844}
+BUILD_MS = 240_000  # a cold JupyterLab, on a slow index
+expect.set_options(timeout=15_000)  # two cores, shared
 
-# An app that needs nothing installed: a page that greets, and one that sets cookies it should not.
-APP = {
-    "start": "#!/bin/sh\nexec python app.py\n",
-    "app.py": (
-        "import http.server, os, socketserver\n"
-        "class App(http.server.BaseHTTPRequestHandler):\n"
-        "    def do_GET(self):\n"
-        "        body = b'<!doctype html><title>app</title><h1>hello from ' + self.path.split('?')[0].encode() + b'</h1>'\n"
-        "        self.send_response(200)\n"
-        "        self.send_header('content-type', 'text/html')\n"
-        "        self.send_header('content-length', str(len(body)))\n"
-        "        if self.path == '/cookies':\n"
-        "            for name in ('anybinder', 'anybinder-session'):\n"
-        "                self.send_header('set-cookie', name + '=x; Domain=localhost; Path=/')\n"
-        "                self.send_header('set-cookie', name + '=x; Path=/')\n"
-        "        self.end_headers()\n"
-        "        self.wfile.write(body)\n"
-        "    def log_message(self, *words): pass\n"
-        "class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer): pass\n"
-        "Server(os.environ['ANYBINDER_SOCKET'], App).serve_forever()\n"
-    ),
-}
-LINES = 40
-# Says its lines while somebody looks, then fails.
-FAILING = {
-    "postBuild": f"#!/bin/sh\nfor i in $(seq {LINES}); do echo line $i of the build; sleep 0.05; done\nexit 1\n",
-}
+Repos = tuple[str, Callable[[str, dict[str, Any]], str]]
+
+WHOLE_WIDTH = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
 
 
-class World:
-    """One broker with its repositories, and people who are signed in to it."""
+class Person:
+    """Somebody at this computer, signed in. What their browser complains about is kept in `complaints`."""
 
-    def __init__(self, broker: Broker, browser: Browser, git: GitServer) -> None:
-        self.broker, self.browser, self.git = broker, browser, git
-        self.port = broker.address["port"]
-        self.url = f"http://localhost:{self.port}"
+    def __init__(self, broker: Broker, context: BrowserContext) -> None:
+        self.broker = broker
+        self.context = context
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        context.on("request", lambda request: self.requests.append(request.url))
+        context.on("weberror", lambda error: self.complaints.append(str(error.error)))
+        context.on("console", self._heard)
+        self.page = context.new_page()
 
-    def repository(self, name: str, files: dict[str, Any]) -> str:
-        """Its address. Made when it is first asked for."""
-        if not (self.git.root / name).exists():
-            git_repos.make_repo(self.git.root, name, files)
-        return f"{self.git.url}/{name}"
+    @property
+    def home(self) -> str:
+        """The address of the broker's pages."""
+        return f"http://localhost:{self.broker.address['port']}"
 
-    @contextmanager
-    def visitor(self, **options: Any) -> Iterator[BrowserContext]:
-        """A browser of somebody who is not signed in. No page may break the pages' own policy."""
-        with self.browser.new_context(**options) as context:
-            broken: list[str] = []
-            context.on("console", lambda line: broken.append(line.text))
-            context.on("weberror", lambda error: broken.append(str(error.error)))
-            context.set_default_timeout(20_000)
-            yield context
-
-    @contextmanager
-    def person(self, **options: Any) -> Iterator[Page]:
-        """The page of the one local person, signed in."""
-        with self.visitor(**options) as context:
-            page = context.new_page()
-            page.goto(f"{self.url}/?key={self.key()}")
-            yield page
-
-    def key(self) -> str:
-        return self.broker.api("POST", "/api/keys").json()["key"]
+    def sign_in(self) -> Page:
+        """By the link that `anybinder up` prints."""
+        key = self.broker.api("POST", "/api/keys").raise_for_status().json()["key"]
+        self.page.goto(f"{self.home}/?key={key}")
+        return self.page
 
     def launches(self) -> list[dict[str, Any]]:
-        return self.broker.api("GET", "/api/launches").json()
+        """What the broker says they have launched."""
+        found: list[dict[str, Any]] = self.broker.api("GET", "/api/launches").raise_for_status().json()
+        return found
 
-    def launch(self, repo: str, **wish: Any) -> dict[str, Any]:
-        """Launch it by the JSON interface, agreed to."""
-        answer = self.broker.api("POST", "/api/launches", json={"repo": repo, "consent": True, **wish})
-        assert answer.status_code == 201, answer.text
-        return answer.json()
+    def fill(self, repo: str, *, path: str = "", name: str = "") -> Page:
+        """The form, as far as it is given."""
+        page = self.page
+        page.goto(self.home)
+        page.get_by_label("Repository", exact=True).fill(repo)
+        if path:
+            page.get_by_label("File or URL to open").fill(path)
+        if name:
+            page.locator("summary", has_text="More").click()
+            page.get_by_label("Name").fill(name)
+        return page
 
-    def ready(self, repo: str, **wish: Any) -> dict[str, Any]:
-        """The same, once it is ready."""
-        launch = self.launch(repo, **wish)
-        return until(lambda: self.reached(launch["id"], "ready"), seconds=READY_SECONDS, what=self.broker.log())
+    def launch(self, repo: str, *, path: str = "", name: str = "") -> Page:
+        """Through form and consent, up to the progress page or what comes after it."""
+        page = self.fill(repo, path=path, name=name)
+        page.get_by_role("button", name="Launch").click()
+        page.get_by_role("button", name="Run it").click()
+        page.wait_for_url(lambda url: "/launch?" not in url and not url.endswith("/launch"))
+        return page
 
-    def reached(self, launch_id: str, state: str) -> dict[str, Any] | None:
-        found = self.broker.api("GET", f"/api/launches/{launch_id}").json()
-        assert state == "stopped" or found["state"] != "stopped", found
-        return found if found["state"] == state else None
-
-    def stop(self, launch_id: str) -> None:
-        """End it, and see it gone."""
-        self.broker.api("DELETE", f"/api/launches/{launch_id}")
-        until(lambda: self.reached(launch_id, "stopped"), seconds=30, what=self.broker.log())
-
-
-@pytest.fixture(scope="module")
-def world(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """The broker of this file."""
-    folder = tmp_path_factory.mktemp("browser")
-    (folder / "repos").mkdir()
-    broker = Broker(folder / "home", {})
-    with GitServer(folder / "repos") as git:
-        broker.start("up", "--no-browser", "--port", "0")
-        try:
-            broker.wait()
-            yield World(broker, browser, git)
-        finally:
-            broker.close()
+    def _heard(self, message: Any) -> None:
+        if message.type == "error" and self.home in (message.location or {}).get("url", ""):
+            self.complaints.append(message.text)
 
 
 @pytest.fixture
-def picture() -> Callable[[Page, str], None]:
-    """Take a picture for the documentation, where ANYBINDER_SCREENSHOTS asks for that."""
+def person_at(start_broker: Callable[..., Broker], browser: Browser) -> Iterator[Callable[..., Person]]:
+    """Somebody at a browser like this (Playwright's `new_context` options), in front of a broker of their own."""
+    contexts: list[BrowserContext] = []
+    broker: list[Broker] = []
 
-    def take(page: Page, name: str) -> None:
-        if PICTURES:
-            IMAGES.mkdir(parents=True, exist_ok=True)
-            page.screenshot(path=IMAGES / f"{name}.png")
+    def sit_down(**options: Any) -> Person:
+        if not broker:
+            broker.append(start_broker())
+        context = browser.new_context(**{"viewport": DESK, "locale": "en-GB", **options})
+        contexts.append(context)
+        person = Person(broker[0], context)
+        person.sign_in()
+        return person
 
-    return take
+    yield sit_down
+    for context in contexts:
+        context.close()
 
 
-def notebook(*cells: str) -> str:
-    """A notebook for Python, as JSON."""
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    code = [
-        {
-            "cell_type": "code",
-            "id": f"cell-{at}",
-            "metadata": {},
-            "execution_count": None,
-            "outputs": [],
-            "source": cell,
-        }
-        for at, cell in enumerate(cells)
-    ]
-    return json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": kernel, "cells": code})
+@pytest.fixture
+def person(person_at: Callable[..., Person]) -> Person:
+    """Somebody at a desk."""
+    return person_at()
+
+
+def picture(page: Page, name: str) -> None:
+    """For the documentation, when it is asked for."""
+    if SCREENSHOTS:
+        IMAGES.mkdir(exist_ok=True)
+        page.screenshot(path=IMAGES / f"{name}.png")
+
+
+def wide_enough(page: Page) -> None:
+    """Nothing sticks out to the right."""
+    assert page.evaluate(WHOLE_WIDTH), f"{page.url} is wider than {page.viewport_size}"
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """A file that a build waits for: `gate.touch()` lets it go on."""
+    return tmp_path / "gate"
+
+
+def held_by(gate: Path, lines: int = 5) -> str:
+    """A `postBuild` that says so many lines, and then waits for the gate."""
+    return (
+        "#!/bin/sh\n"
+        f"for i in $(seq {lines}); do echo line number $i; done\n"
+        f"until [ -e {gate} ]; do sleep 0.05; done\n"
+        "echo through the gate\n"
+    )
