@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.shared import APP, FAILING, LINES, World, world
+from tests.browser.shared import APP, FAILING, World, world
 from tests.waiting import until
 
 __all__ = ["world"]  # a fixture, found by its name
@@ -71,21 +71,6 @@ def test_a_name_that_is_none_is_said_beside_the_name(world: World) -> None:
         expect(page.get_by_role("alert")).to_contain_text("A name has letters")
         expect(page.get_by_label("Name")).to_be_focused()
         expect(page.get_by_label("Repository")).to_have_value("o/r")
-
-
-def test_reloading_the_progress_page_doubles_no_line(world: World) -> None:
-    launch = world.launch(world.repository("again/failing", FAILING))
-    with world.person() as page:
-        page.goto(f"{world.url}/launches/{launch['id']}")
-        for at in (5, LINES // 2):
-            page.locator("#log .line", has_text=f"line {at} of the build").wait_for(state="attached", timeout=60_000)
-            page.reload()
-        expect(page.locator(".panel.failed")).to_be_visible(timeout=30_000)
-        until(lambda: world.reached(launch["id"], "stopped"), seconds=30, what=world.broker.log())
-        expect(page.locator("#log .line").last).to_contain_text("Nothing of it is left.")
-        shown = page.locator("#log .line").evaluate_all("lines => lines.map(line => Number(line.dataset.id))")
-    events = world.broker.api("GET", f"/api/launches/{launch['id']}/events", headers={"Accept": "application/json"})
-    assert shown == [event["id"] for event in events.json() if event["message"]]
 
 
 def test_two_tabs_see_the_same_end(world: World) -> None:
