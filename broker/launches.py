@@ -426,6 +426,6 @@ def _has_ended(service: Service, order: Order) -> str | None:
     if order.instance is None:
         return None
     found = backends.named(service, order.backend).account().describe(order.instance)
-    if found.state is base.InstanceState.GONE and not orders.believable(service, order):
+    if found.state is base.InstanceState.GONE and not orders.believable(service, order, found):
         return None
     return found.detail if found.state in (base.InstanceState.STOPPING, base.InstanceState.GONE) else None

@@ -85,19 +85,21 @@ def _gone(service: Service, order: Order) -> bool:
     backend = backends.named(service, order.backend)
     account = backend.account()
     account.terminate(order.instance, order.id)
-    if order.instance and account.describe(order.instance).state is not base.InstanceState.GONE:
+    described = account.describe(order.instance) if order.instance else None
+    if described and described.state is not base.InstanceState.GONE:
         return False
     if any(found.tag and found.tag.order == order.id for found in account.instances(service.keys.broker_id)):
         return False
-    return believable(service, order)
+    return believable(service, order, described)
 
 
-def believable(service: Service, order: Order) -> bool:
-    """Whether a cloud that shows nothing of this order can be believed: what was only just asked for may not show yet.
+def believable(service: Service, order: Order, gone: base.Instance | None) -> bool:
+    """Whether a cloud can be believed that this order is gone, or that there is nothing of it.
 
-    Once its agent has enrolled it has been there; so what does not show any more is gone.
+    One that shows the instance as ended (with its tag) knows what it says. One that does not know it may not know it
+    yet, as long as the order was asked for less than `lists_within` ago; that its agent has spoken changes nothing.
     """
-    if order.enrolled_at is not None:
+    if gone is not None and gone.tag is not None:
         return True
     asked_at = order.asked_at or order.created_at
     return service.now() - asked_at >= backends.named(service, order.backend).provider.lists_within
