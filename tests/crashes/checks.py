@@ -109,6 +109,8 @@ def _of_orders(found: Evidence) -> Iterator[str]:
             yield f"order {order['id']} is still open"
         elif order["settled"] is None:
             yield f"order {order['id']} is closed and not settled"
+        if order["asked_at"] and order["closing_at"] and order["asked_at"] > order["closing_at"]:
+            yield f"order {order['id']} was asked for after it had been given up"
 
 
 def _overlap(spans: list[tuple[str, str | None]]) -> bool:

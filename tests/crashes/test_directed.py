@@ -18,17 +18,17 @@ SCHEDULES = {
             Fault(call="provision", name="permission"),
         ),
     ),
-    "killed between giving an offer up and saying so: it is not tried again": Plan(
+    "killed between giving an offer up and saying so: it is not bought again": Plan(
         seed="given up",
         faults=(Fault(call="provision", name="no_capacity", times=4),),
         deadly={"all": "after the commit of give_up"},
         lists_within=0.2,
     ),
-    "killed between closing an order and saying so: it counts as tried": Plan(
-        seed="closed",
-        faults=(Fault(call="provision", name="no_capacity", times=4),),
-        deadly={"all": "after the commit of _close"},
-        lists_within=0.2,
+    "killed between giving up a machine that never reports and saying so: it counts as tried": Plan(
+        seed="never dials",
+        faults=(Fault(call="provision", name="never_dials", times=4),),
+        settings={"boot_minutes": 0.5 / 60},
+        deadly={"all": "after the commit of give_up"},
     ),
     "the server of a ready session is killed: the session ends": Plan(
         seed="36",
@@ -46,6 +46,13 @@ SCHEDULES = {
         wishes=STOPPED_SOON,
         kills=(Kill(what="instant", part="all", after=0.2),),
         faults=(Fault(call="provision", name="lost_response", settings={"late": 0.5}),),
+        sweep=False,
+    ),
+    "a cloud that does not know yet what it has sold is not believed, even when its agent has spoken": Plan(
+        seed="137",
+        faults=(Fault(call="provision", name="unknown", settings={"seconds": 0.4}),),
+        options={"list_seconds": 0.4, "end_seconds": 0.3},
+        wishes=STOPPED_SOON,
         sweep=False,
     ),
     "a worker dies with its lease: another waits for it to run out": Plan(
