@@ -97,6 +97,7 @@ def is_navigation(request: wire.Request) -> bool:
 
 
 def wants_html(request: wire.Request) -> bool:
+    """True where a page can be shown, as opposed to a sentence in JSON."""
     return b"text/html" in request.fields.get(b"accept", b"")
 
 

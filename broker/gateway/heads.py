@@ -58,6 +58,7 @@ def tail(request: wire.Request, session: Any, route: Route, peer: Peer) -> Tail:
 
 
 def request_head(request: wire.Request, passing: auth.Pass, host: bytes, end: Tail) -> bytes:
+    """The head the server gets: written anew, so that nothing reaches it that was not understood here."""
     parts = [request.method, b" ", passing.target, b" HTTP/1.1\r\nHost: ", host, b"\r\n", *request.plain]
     if passing.cookie:
         parts += (b"Cookie: ", passing.cookie, b"\r\n")
