@@ -32,7 +32,6 @@ class BackendSetting(BaseModel):
     configuration: Mapping[str, str] = {}
     idle_minutes: int | None = None
     max_hours: float | None = None
-    max_sessions: int | None = None
 
 
 class Settings(BaseSettings):
