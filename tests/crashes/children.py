@@ -34,7 +34,7 @@ def be(told: dict[str, Any]) -> None:
     _reach_the_fake_cloud()
     counter = points.Counter(Path(told["counter"]))
     counter.reset()
-    points.set_up(points.Points(counter, Path(told["points"]), told["deadly"]))
+    points.set_up(points.Points(counter, Path(told["points"]), deadly=told["deadly"], agents=told["agents"]))
     _know_this_repository(told)
     _note_early_ends(chosen, Path(told["early"]))
     {"all": serve, "web": serve_alone, "worker": work, "worker2": work}[told["part"]](chosen, told)

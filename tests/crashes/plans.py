@@ -61,6 +61,8 @@ class Plan:
     settings: Mapping[str, Any] = field(default_factory=dict)
     deadly: Mapping[str, str | int] = field(default_factory=dict)
     """Part to the boundary that its first process dies at: its name, or its number from the process's birth."""
+    kills_agents: bool = False
+    """Whether at that boundary not the broker dies but every agent."""
     lists_within: float = LISTS_WITHIN
     sweep: bool = True
     visit: bool = False

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import sqlalchemy as sa
 from sqlalchemy import orm
 
@@ -63,17 +64,24 @@ class Counter:
 class Points:
     """The boundaries of this process. Nothing passes while one thread is about to kill it."""
 
-    def __init__(self, counter: Counter, log: Path, deadly: str = "") -> None:
-        """`deadly` is the name of a boundary to die at when it is first reached."""
-        self._counter, self._deadly = counter, deadly
+    def __init__(self, counter: Counter, log: Path, *, deadly: str = "", agents: str = "") -> None:
+        """`deadly` is the name of a boundary to die at when it is first reached.
+
+        Where `agents` names a folder, not we but the agents that live there are killed, and we go on.
+        """
+        self._counter, self._deadly, self._agents = counter, deadly, agents
         self._lock = threading.Lock()
         self._log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def reach(self, name: str) -> None:
         with self._lock:
             fatal = self._counter.step() or name == self._deadly
-            os.write(self._log, f"{'killed at' if fatal else 'passed'} {name}\n".encode())
-            if fatal:
+            word = "passed" if not fatal else "agents killed at" if self._agents else "killed at"
+            os.write(self._log, f"{word} {name}\n".encode())
+            if fatal and self._agents:
+                self._deadly = ""
+                kill_agents(self._agents)
+            elif fatal:
                 os.kill(os.getpid(), signal.SIGKILL)
                 signal.pause()
 
@@ -89,6 +97,15 @@ class Points:
             return found
 
         setattr(owner, name, outer)
+
+
+def kill_agents(folder: str) -> None:
+    """SIGKILL for every guardian whose boot configuration was in this folder, and for the workers below them."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            if any(word.endswith("agent.py") for word in words) and words[-1].startswith(folder):
+                process.kill()
 
 
 def set_up(points: Points) -> None:

@@ -186,6 +186,7 @@ class World:
             "settings": self._settings(),
             "broken": self.plan.broken,
             "deadly": "" if part.deaths else str(self.plan.deadly.get(part.name, "")),
+            "agents": (str(self.home if self.plan.local else self.cloud.folder)) if self.plan.kills_agents else "",
             "counter": str(self.folder / f"{part.name}.counter"),
             "points": str(self.folder / f"{part.name}.points"),
             "log": str(self.folder / f"{part.name}.log"),
