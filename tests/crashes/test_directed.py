@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+
 import pytest
 
 from tests.crashes.conftest import Lanes
 from tests.crashes.plans import Fault, Kill, Plan, Wish
+from tests.crashes.play import Outcome
 
 STOPPED_SOON = (Wish(at=0, name="a", stop_at=0.25),)
 
@@ -64,7 +67,13 @@ SCHEDULES = {
 }
 
 
+@pytest.fixture(scope="module")
+def outcomes(lanes: Lanes) -> dict[str, Future[Outcome]]:
+    """All of them under way."""
+    return {title: lanes.submit(plan) for title, plan in SCHEDULES.items()}
+
+
 @pytest.mark.parametrize("title", SCHEDULES)
-def test_it_ends_well(lanes: Lanes, title: str) -> None:
-    outcome = lanes.play(SCHEDULES[title])
+def test_it_ends_well(outcomes: dict[str, Future[Outcome]], title: str) -> None:
+    outcome = outcomes[title].result()
     assert outcome.faults == [], str(outcome)
