@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event, orm
 
+READING = "anybinder_reading"  # marks a connection whose transaction will write nothing
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -83,6 +84,13 @@ class Database:
             for call in session.info.pop("after_commit", ()):
                 call()
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[orm.Session]:
+        """A session that only looks: it waits for no writer, and no writer waits for it."""
+        with self._sessions() as session, session.begin():
+            session.connection(execution_options={READING: True})
+            yield session
+
     def migrate(self) -> None:
         """Bring the tables to this version. May be repeated; two processes at once are serialised."""
         from alembic import command, config  # imported here: a command that only talks to a broker needs none of it
@@ -117,6 +125,7 @@ def _sqlite(url: str) -> sa.Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
         # IMMEDIATE: a reader that turns writer in mid-transaction would otherwise fail at once instead of waiting.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        reading = connection.get_execution_options().get(READING)
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine

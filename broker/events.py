@@ -54,7 +54,7 @@ def read(service: Service, launch_id: str, after: int = 0, limit: int = PAGE) ->
     query = (
         sa.select(Event).where(Event.launch_id == launch_id, Event.number > after).order_by(Event.number).limit(limit)
     )
-    with service.db.transaction() as session:
+    with service.db.reading() as session:
         return [shown(event) for event in session.scalars(query)]
 
 
@@ -96,7 +96,7 @@ async def follow(
 
 def finished(service: Service, launch_id: str, *, to_the_end: bool = False) -> bool:
     """Whether the last line that `follow` would give has been written."""
-    with service.db.transaction() as session:
+    with service.db.reading() as session:
         launch = session.get(Launch, launch_id)
     if launch is None or launch.state is State.STOPPED:
         return True

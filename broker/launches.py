@@ -125,7 +125,7 @@ def want_stop(service: Service, session: orm.Session, launch: Launch, *, reason:
 
 def get(service: Service, person: people.Person, launch_id: str) -> Launch:
     """This person's launch. Raises NotFound, also for somebody else's."""
-    with service.db.transaction() as session:
+    with service.db.reading() as session:
         launch = session.get(Launch, launch_id)
     if launch is None or launch.person != person.id:
         raise errors.NotFound
@@ -137,7 +137,7 @@ def listed(service: Service, person: people.Person, *, running: bool = False, li
     query = sa.select(Launch).where(Launch.person == person.id).order_by(Launch.created_at.desc()).limit(limit)
     if running:
         query = query.where(Launch.state != State.STOPPED)
-    with service.db.transaction() as session:
+    with service.db.reading() as session:
         return list(session.scalars(query))
 
 
@@ -164,7 +164,7 @@ def due(service: Service) -> list[str]:
     query = sa.select(Launch.id).where(
         Launch.due_at <= now, sa.or_(Launch.lease_until.is_(None), Launch.lease_until < now)
     )
-    with service.db.transaction() as session:
+    with service.db.reading() as session:
         return list(session.scalars(query))
 
 

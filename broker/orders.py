@@ -18,14 +18,14 @@ from providers import base
 
 def current(service: Service, launch: Launch) -> Order | None:
     """The open order of this launch, if there is one."""
-    with service.db.transaction() as session:
+    with service.db.reading() as session:
         return session.scalars(_open(launch.id)).one_or_none()
 
 
 def tried(service: Service, launch: Launch) -> list[str]:
     """The offers this launch has ordered so far, oldest first. The rows say it: no crash makes one forgotten."""
     query = sa.select(Order).where(Order.launch_id == launch.id).order_by(Order.created_at)
-    with service.db.transaction() as session:
+    with service.db.reading() as session:
         return [order.offer["id"] for order in session.scalars(query)]
 
 

@@ -74,6 +74,6 @@ def _usual_seconds(service: Service, backend: str) -> float | None:
         .order_by(Launch.created_at.desc())
         .limit(HISTORY)
     )
-    with service.db.transaction() as session:
+    with service.db.reading() as session:
         took = [(ready - created).total_seconds() for created, ready in session.execute(query) if ready]
     return statistics.median(took) if took else None

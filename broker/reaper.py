@@ -77,7 +77,7 @@ def _judge(service: Service, backend: str, instance: base.Instance) -> Finding:
     tag = instance.tag
     if tag is None or tag.broker != service.keys.broker_id:
         return verdict("unknown", "it carries no tag of this broker")
-    with service.db.transaction() as session:
+    with service.db.reading() as session:
         order = session.get(Order, tag.order)
         launch = session.get(Launch, order.launch_id) if order else None
     if order is None or launch is None:
@@ -91,5 +91,5 @@ def _judge(service: Service, backend: str, instance: base.Instance) -> Finding:
 
 def unfinished(service: Service) -> int:
     """Launches that are not stopped yet."""
-    with service.db.transaction() as session:
+    with service.db.reading() as session:
         return session.scalar(sa.select(sa.func.count()).select_from(Launch).where(Launch.state != State.STOPPED)) or 0

@@ -144,7 +144,7 @@ class Directory:
 def read(service: Service, session_id: str) -> Session | None:
     """The session of this launch as the table has it now; None where there is no such launch."""
     newest = sa.select(Order).where(Order.launch_id == session_id).order_by(Order.created_at.desc()).limit(1)
-    with service.db.transaction() as session:
+    with service.db.reading() as session:
         launch = session.get(Launch, session_id)
         order = session.scalars(newest).one_or_none()
     if launch is None:

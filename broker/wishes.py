@@ -40,7 +40,7 @@ def require_consent(
 
 def consented(service: Service, person: people.Person, found: repos.Resolved) -> bool:
     """Whether this person has agreed to run this commit as themselves."""
-    with service.db.transaction() as session:
+    with service.db.reading() as session:
         return session.get(Consent, (person.id, found.repo_url, found.commit)) is not None
 
 
