@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,8 +11,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import BUILD_MS, Person, Repos
+from tests.browser.conftest import Person
+from tests.browser.shared import World, world
 from tests.journeys.test_launch import PLAIN_APP
+
+__all__ = ["world"]  # a fixture, found by its name
 
 ECHO = {
     "start": PLAIN_APP["start"],
@@ -44,7 +46,7 @@ class Blank(BaseHTTPRequestHandler):
         return
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def elsewhere() -> Iterator[int]:
     """The port of somebody else's web server on this computer."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Blank)
@@ -57,13 +59,27 @@ def elsewhere() -> Iterator[int]:
     thread.join()
 
 
+@pytest.fixture(scope="module")
+def victim(world: World) -> Iterator[dict[str, Any]]:
+    """The one launch there is."""
+    launch = world.ready(world.repository("o/app", ECHO))
+    yield launch
+    world.stop(launch["id"])
+
+
 @pytest.fixture
-def launched(person: Person, repos: Repos) -> str:
+def person(world: World) -> Iterator[Person]:
+    """Somebody signed in to the broker of this file."""
+    with world.browser.new_context() as context:
+        person = Person(world.broker, context)
+        person.sign_in()
+        yield person
+
+
+@pytest.fixture
+def launched(world: World, victim: dict[str, Any], person: Person) -> str:
     """A session this browser is in, with its cookie: the session's origin."""
-    url, make = repos
-    make("o/app", ECHO)
-    person.launch(f"{url}/o/app")
-    person.page.wait_for_url(re.compile(r"^http://\w+\.localhost"), timeout=BUILD_MS)
+    person.page.goto(f"{world.url}/launches/{victim['id']}/open")
     expect(person.page.locator("body")).to_contain_text("secret of the session")
     return person.page.url.rstrip("/")
 
@@ -119,8 +135,8 @@ FRAMED = """(url) => new Promise((done) => {
 })"""
 
 
-def test_another_pages_form_starts_and_stops_nothing(person: Person, repos: Repos, stranger: Page) -> None:
-    url, _ = repos
+def test_another_pages_form_starts_and_stops_nothing(person: Person, world: World, stranger: Page) -> None:
+    url = world.git.url
     before = person.launches()
     wish = {"repo": f"{url}/o/app", "consent": before[0]["commit"]}
     for path, fields in (("/launch", wish), (f"/launches/{before[0]['id']}/stop", {}), ("/api/reap", {})):
@@ -131,8 +147,8 @@ def test_another_pages_form_starts_and_stops_nothing(person: Person, repos: Repo
     assert [(one["id"], one["state"]) for one in person.launches()] == [(one["id"], "ready") for one in before]
 
 
-def test_another_pages_fetch_starts_and_reads_nothing(person: Person, repos: Repos, stranger: Page) -> None:
-    url, _ = repos
+def test_another_pages_fetch_starts_and_reads_nothing(person: Person, world: World, stranger: Page) -> None:
+    url = world.git.url
     before = [(one["id"], one["state"]) for one in person.launches()]
     wish = json.dumps({"repo": f"{url}/o/app", "consent": True})
     launch = f"{person.home}/api/launches/{before[0][0]}"
@@ -171,8 +187,8 @@ def test_another_page_reads_no_byte_of_a_session(person: Person, launched: str, 
     assert stranger.evaluate(SEEN, f"{launched}/") == ""
 
 
-def test_a_link_from_elsewhere_only_fills_the_form_in(person: Person, repos: Repos, stranger: Page) -> None:
-    url, _ = repos
+def test_a_link_from_elsewhere_only_fills_the_form_in(person: Person, world: World, stranger: Page) -> None:
+    url = world.git.url
     before = len(person.launches())
     stranger.evaluate("(url) => { location.href = url }", f"{person.home}/?repo={url}/o/app&consent=true")
     expect(stranger.get_by_role("button", name="Launch")).to_be_visible()
