@@ -7,7 +7,7 @@ import itertools
 import queue
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ NOWHERE = {"url": "http://127.0.0.1:9/crashes.git", "commit": "c" * 40}
 class Lanes:
     """Plays schedules, two at a time, in the order they were given."""
 
-    def __init__(self, repo: dict[str, str]) -> None:
-        self._repo = repo
+    def __init__(self, repo: dict[str, str], new_table: Callable[[], str] = str) -> None:
+        """`new_table` makes an empty database and returns its URL; else each world has an SQLite of its own."""
+        self._repo, self._new_table = repo, new_table
         self._folder = Path(tempfile.mkdtemp(prefix="abc-", dir="/tmp"))  # short: sockets live in it
         self._numbers = itertools.count(1)
         self._pool = ThreadPoolExecutor(LANES)
@@ -50,7 +51,10 @@ class Lanes:
         cloud = self._clouds.get()
         folder = self._folder / str(next(self._numbers))
         try:
-            return play(World(plan, zygote=self._zygote, cloud=cloud, folder=folder, repo=self._repo))
+            table_url = self._new_table()
+            return play(
+                World(plan, zygote=self._zygote, cloud=cloud, folder=folder, repo=self._repo, table_url=table_url)
+            )
         finally:
             self._clouds.put(cloud)
             shutil.rmtree(folder, ignore_errors=True)
@@ -70,7 +74,8 @@ def lanes() -> Iterator[Lanes]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test a schedule, named by its seed."""
     first = metafunc.config.getoption("--seed")
-    counts = {"seed": schedules(metafunc.config), "local_seed": local_schedules(metafunc.config)}
+    few = local_schedules(metafunc.config)
+    counts = {"seed": schedules(metafunc.config), "local_seed": few, "postgres_seed": few}
     for name, count in counts.items():
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, range(first, first + count), ids=lambda seed: f"seed-{seed}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import heapq
 import http.client
 import itertools
@@ -11,7 +12,6 @@ import os
 import select
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import sqlalchemy as sa
 
 from providers.fake import FakeCloud
 from tests.crashes import plans, points
@@ -115,12 +117,46 @@ class Part:
         self.counter.close()
 
 
+class Table:
+    """The broker's table, read from outside. Instants come as SQLite has them: text, in UTC."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = sa.create_engine(url, poolclass=sa.StaticPool, isolation_level="AUTOCOMMIT")
+
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        try:
+            with self._engine.connect() as connection:
+                found = connection.execute(sa.text(query)).mappings()
+                return [{name: _plain(value) for name, value in row.items()} for row in found]
+        except sa.exc.DBAPIError as error:
+            if any(words in str(error) for words in ("no such table", "does not exist")):
+                return []
+            raise
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dt.datetime):
+        return value.astimezone(dt.UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
 class World:
     """One schedule while it runs. Used by one thread."""
 
     def __init__(
-        self, plan: plans.Plan, *, zygote: Zygote, cloud: FakeCloud, folder: Path, repo: dict[str, str]
+        self,
+        plan: plans.Plan,
+        *,
+        zygote: Zygote,
+        cloud: FakeCloud,
+        folder: Path,
+        repo: dict[str, str],
+        table_url: str = "",
     ) -> None:
+        """`table_url` names the table of this world; without one it is SQLite in the state folder."""
         self.plan, self.cloud, self.folder = plan, cloud, folder
         self.home = folder / "home"
         self.home.mkdir(parents=True)
@@ -130,7 +166,8 @@ class World:
         self.parts = {name: Part(name, folder / f"{name}.counter") for name in plan.parts}
         self._acts: list[tuple[float, int, Callable[[], bool]]] = []
         self._numbers = itertools.count()
-        self._table: sqlite3.Connection | None = None
+        self._table = Table(table_url or f"sqlite:///{self.home / 'anybinder.sqlite'}")
+        self._table_url = table_url
 
     # Time passes.
 
@@ -200,7 +237,7 @@ class World:
         backends = [self._backend()]
         return {
             **SETTINGS, **local, **sweep, **self.plan.settings,
-            "home": str(self.home), "port": self.port, "backends": backends,
+            "home": str(self.home), "port": self.port, "backends": backends, "database_url": self._table_url,
         }  # fmt: skip
 
     def _backend(self) -> dict[str, Any]:
@@ -243,16 +280,7 @@ class World:
 
     def rows(self, query: str) -> list[dict[str, Any]]:
         """Rows of the table; none where there is no table yet."""
-        path = self.home / "anybinder.sqlite"
-        if self._table is None and path.exists():
-            self._table = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-            self._table.row_factory = sqlite3.Row
-        try:
-            return [dict(row) for row in self._table.execute(query)] if self._table else []
-        except sqlite3.OperationalError as error:
-            if "no such table" in str(error):
-                return []
-            raise
+        return self._table.rows(query)
 
     def states(self) -> dict[str, str]:
         return {row["id"]: row["state"] for row in self.rows("SELECT id, state FROM launches")}
@@ -263,8 +291,7 @@ class World:
     def close(self) -> None:
         for part in self.parts.values():
             part.close()
-        if self._table:
-            self._table.close()
+        self._table.close()
 
 
 def free_port() -> int:

@@ -44,6 +44,7 @@ def fork(told: dict[str, object]) -> int:
 
 def warm_up() -> None:
     """Import all that a broker imports, late ones too: it is made once, in vain."""
+    import psycopg  # noqa: F401
     import uvicorn.lifespan.on
     import uvicorn.loops.uvloop  # noqa: F401
 
