@@ -113,7 +113,7 @@ def picture(page: Page, name: str) -> None:
     """For the documentation, when it is asked for."""
     if SCREENSHOTS:
         IMAGES.mkdir(exist_ok=True)
-        page.screenshot(path=IMAGES / f"{name}.png")
+        page.screenshot(path=IMAGES / f"{name}.png", animations="disabled")
 
 
 def wide_enough(page: Page) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import BUILD_MS, Person, Repos, held_by, picture
+from tests.browser.conftest import BUILD_MS, DESK, Person, Repos, held_by, picture
 from tests.journeys.test_launch import PLAIN_APP
 from tests.waiting import until
 
@@ -20,6 +20,7 @@ def test_a_reload_continues_the_log_without_a_doubled_line(person: Person, repos
     person.launch(f"{url}/astro/survey")
     expect(page.locator("#log")).to_contain_text("line number 5", timeout=BUILD_MS)
     page.locator("summary").click()
+    page.set_viewport_size({**DESK, "height": 1100})
     picture(page, "progress")
     page.reload()
     expect(page.locator("#log")).to_contain_text("line number 5")

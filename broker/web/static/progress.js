@@ -2,11 +2,11 @@
 
 import { pageNow, replace, since } from "./times.js";
 
-const LINES_MOST = 2000;
+const LINES_MOST = 2000, LOOK_EVERY = 5000, RETRY_AFTER = 3000;
 const page = document.getElementById("launch"), log = document.getElementById("log");
 const connection = document.getElementById("connection"), said = document.getElementById("said");
 let last = Number(page.dataset.after), watching = page.dataset.situation === "starting";
-let following = true, drawing = false, again = false, stageNow = "";
+let following = true, drawing = false, again = false, stageNow = "", stream = null;
 const waiting = [];
 
 remember();
@@ -15,25 +15,36 @@ log.addEventListener("scroll", () => (following = log.scrollTop + log.clientHeig
 if (location.hash === "#log") log.parentElement.open = true;
 new ResizeObserver(toEnd).observe(log);
 toEnd();
-if (page.dataset.over === "no") listen();
+attend();
 
 function toEnd() {
   if (following) log.scrollTop = log.scrollHeight;
 }
 
+function pause(wait) {
+  return new Promise((done) => setTimeout(done, wait));
+}
+
+// A browser opens six connections to one host, and a ready session says nothing for hours: it is asked now and then.
+async function attend() {
+  stream?.close();
+  while (page.dataset.situation === "ready") {
+    await pause(LOOK_EVERY);
+    await refresh();
+  }
+  if (page.dataset.over === "no") listen();
+}
+
 function listen() {
-  const stream = new EventSource(`/api/launches/${page.dataset.id}/events?follow=1&after=${last}`);
+  stream = new EventSource(`/api/launches/${page.dataset.id}/events?follow=1&after=${last}`);
   stream.onopen = () => (connection.hidden = true);
-  stream.onerror = () => {
-    connection.hidden = stream.readyState === EventSource.CLOSED;
-    if (stream.readyState === EventSource.CLOSED) refresh();
-  };
+  stream.onerror = () => (stream.readyState === EventSource.CLOSED ? comeBack() : (connection.hidden = false));
   stream.onmessage = (message) => {
     const line = JSON.parse(message.data);
     if (line.id <= last) return; // a line that is shown already
     last = line.id;
     if (line.message) add(line);
-    if (line.phase === "ready" && watching) return enter(stream);
+    if (line.phase === "ready" && watching) return enter();
     if (line.state === "stopped") stream.close();
     const stage = `${line.phase || stageNow.split(" ")[0]} ${line.state}`;
     if (stage !== stageNow) refresh();
@@ -41,8 +52,18 @@ function listen() {
   };
 }
 
-function enter(stream) {
-  stream.close();
+// It was all said (204), or something between here and the broker refused: then the browser does not try again by itself.
+async function comeBack() {
+  await refresh();
+  connection.hidden = page.dataset.over === "yes";
+  if (page.dataset.over === "yes") return;
+  await pause(RETRY_AFTER);
+  attend();
+}
+
+function enter() {
+  watching = false;
+  stream?.close();
   said.textContent = "Ready. Opening it.";
   location.assign(`/launches/${page.dataset.id}/open`);
 }
@@ -89,11 +110,13 @@ async function refresh() {
 }
 
 function show(fresh) {
-  const now = fresh.getElementById("launch").dataset.situation;
+  const { situation: now, over } = fresh.getElementById("launch").dataset;
+  page.dataset.over = over;
   replace("steps", fresh);
   replace("panel", fresh);
   if (now === page.dataset.situation) return;
   page.dataset.situation = now;
+  if (now === "ready") return watching ? enter() : void attend(); // the page may know before the stream has said so
   watching = now === "starting";
   document.title = fresh.title;
   said.textContent = document.getElementById("panel-title").textContent;
