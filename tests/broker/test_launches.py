@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 import sqlalchemy as sa
 
-from broker import errors, launches, orders, people, wishes
+from broker import errors, launches, orders, people, sessions, wishes
 from broker.models import Launch, Order, State
 from providers import errors as clouds
 from tests.broker.conftest import Bench, Clock
@@ -326,6 +326,36 @@ def test_a_machine_that_ends_by_itself_is_noticed(bench: Bench, clock: Clock) ->
     bench.cloud.ends()
     clock.move(seconds=2 * bench.at.settings.heartbeat_seconds + 1)
     assert bench.until_stopped(launch).reason == "lost"
+
+
+def test_a_session_whose_server_has_ended_is_not_paid_for_any_longer(bench: Bench) -> None:
+    launch = bench.ready()
+    bench.report(launch, ("launching", "The server has ended (status 0)."), server="down")
+    launch = bench.until_stopped(launch)
+    assert (launch.reason, launch.phase) == ("ended", "ready")
+    assert bench.cloud.instances_by_order == {}
+
+
+def test_a_server_that_ends_before_it_was_used_fails_the_launch(bench: Bench) -> None:
+    launch = bench.advance(bench.request())
+    bench.enrol(launch)
+    bench.report(launch, server="up", kind="app")
+    bench.report(launch, ("launching", "The server has ended (status 0)."), server="down")
+    assert bench.until_stopped(launch).reason == "server_ended"
+
+
+def test_a_wish_to_stop_during_a_step_is_the_outcome_and_the_only_one(bench: Bench) -> None:
+    launch = bench.advance(bench.request())
+    bench.enrol(launch)
+    bench.report(launch, server="up", kind="app")
+    sessions.tunnelled(bench.at, launch.id)
+    held = launches._lease(bench.at, launch.id)
+    assert held is not None
+    outcome = launches.await_agent(bench.at, held)
+    launches.stop(bench.at, launch.id)
+    launches._settle(bench.at, held, outcome)
+    launch = bench.until_stopped(launch)
+    assert (launch.ready_at, bench.phases(launch)) == (None, ["waiting", "failed"])
 
 
 def test_a_machine_that_falls_silent_is_ended(bench: Bench, clock: Clock) -> None:

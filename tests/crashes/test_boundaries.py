@@ -8,6 +8,7 @@ from tests.crashes import plans
 from tests.crashes.conftest import Lanes, schedules
 
 ALL_FROM = 500  # with so many schedules, every single boundary; with fewer, the first of each name
+SHORT = {"lease_seconds": 1}  # a dead worker is waited for that long, each time
 OVERTAKEN = {"before describe", "after describe"}  # a look that a nudge comes before is not taken, so it may be missed
 
 
@@ -26,7 +27,14 @@ def test_dying_at_any_boundary_of_a_launch_costs_nothing(
         wanted += range(1, len(passed) + 1)
     runs = [
         lanes.submit(
-            plans.Plan(seed=f"at {n}", shape=shape, deadly={part: n}, visit=not at % 4, kills_agents=victim == "agent")
+            plans.Plan(
+                seed=f"at {n}",
+                shape=shape,
+                deadly={part: n},
+                settings=SHORT,
+                visit=not at % 4,
+                kills_agents=victim == "agent",
+            )
         )
         for at, n in enumerate(wanted)
     ]
