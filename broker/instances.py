@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import orm
 
 from broker import bootstrap, crypto, db, errors, events, launches, sessions
-from broker.models import Launch, Order, Phase, State
+from broker.models import BOUGHT, Launch, Order, Phase, State
 from broker.service import Service
 
 log = structlog.get_logger(__name__)
@@ -146,7 +146,7 @@ def _take_line(service: Service, session: orm.Session, launch: Launch, line: Lin
     message = line.message[:LINE_MOST]
     if line.phase is Phase.FAILED:
         launches.want_stop(service, session, launch, reason=errors.AgentFailed.reason, message=message)
-    elif launch.state is State.STARTING and not launch.stop_wanted:
+    elif launch.state in BOUGHT and not launch.stop_wanted:
         # `ready` is for the broker to say; a phase after the outcome is a line like any other.
         phase = None if line.phase is Phase.READY else line.phase
         events.append(service, session, launch, message, phase=phase)

@@ -30,6 +30,10 @@ class State(enum.StrEnum):
     STOPPED = "stopped"
 
 
+BOUGHT = (State.AUTHORIZED, State.STARTING)
+"""An agent may speak in both: the machine can be up before the cloud has answered that it was made."""
+
+
 class Phase(enum.StrEnum):
     """BinderHub's words for what a person sees."""
 

@@ -15,7 +15,7 @@ from typing import Literal
 import sqlalchemy as sa
 
 from broker import crypto, launches
-from broker.models import Launch, Order, State
+from broker.models import BOUGHT, Launch, Order, State
 from broker.service import Service
 
 FRESH_SECONDS = 1.0  # how long a row that was read is believed without a wake-up
@@ -172,7 +172,7 @@ def tunnelled(service: Service, session_id: str) -> None:
     """The first stream of this session is there: the launch may be ready now."""
     with service.db.transaction() as session:
         launch = launches.locked(session, session_id)
-        if launch is None or launch.state is not State.STARTING:
+        if launch is None or launch.state not in BOUGHT:
             return
         session.execute(
             sa.update(Order)
