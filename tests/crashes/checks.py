@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 EDGES = {
@@ -32,6 +32,8 @@ class Evidence:
     """The cloud's bill: order, kind, created, ended (None: still billed)."""
     left: list[str] = field(default_factory=list)
     """What is there and should not be: machines, parts, processes, folders."""
+    phases: tuple[str, ...] = ()
+    """What the first launch had to say."""
     log: str = ""
     died_by_itself: int = 0
 
@@ -50,6 +52,15 @@ def _of_launches(found: Evidence) -> Iterator[str]:
         for fault in (*_unfinished(launch), *_misnumbered(launch, lines), *_wrong_walk(lines), *_wrong_outcome(lines)):
             yield f"launch {launch['id']}: {fault}"
     yield from _doubled_names(found.launches)
+    if found.phases and found.phases != (said := _phases(found)):
+        yield f"the first launch said {said}, not {found.phases}"
+
+
+def _phases(found: Evidence) -> tuple[str, ...]:
+    """The phases of the first launch, each once where several lines have the same."""
+    first = found.launches[0]["id"]
+    phases = [event["phase"] for event in found.events if event["launch_id"] == first and event["phase"]]
+    return tuple(phase for phase, _ in groupby(phases))
 
 
 def _unfinished(launch: dict[str, Any]) -> Iterator[str]:

@@ -68,6 +68,8 @@ class Plan:
     visit: bool = False
     """Whether everything that is ready must answer through the gateway."""
     local: bool = False
+    phases: tuple[str, ...] = ()
+    """What the first launch must have said, in this order; nothing in particular where it is empty."""
     patience: float = 40
     """Seconds until everything must have recovered, and again until everything must have stopped."""
     broken: str = ""

@@ -178,6 +178,7 @@ def _evidence(world: World) -> checks.Evidence:
         events=world.rows("SELECT * FROM events ORDER BY launch_id, number"),
         bought=bought,
         left=left,
+        phases=world.plan.phases,
         log=log,
         died_by_itself=deaths,
     )

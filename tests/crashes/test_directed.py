@@ -58,6 +58,12 @@ SCHEDULES = {
         wishes=STOPPED_SOON,
         sweep=False,
     ),
+    "a machine is up and serving before the cloud has answered that it was made: nothing it said is lost": Plan(
+        seed="121",
+        faults=(Fault(call="provision", name="slow", settings={"seconds": 1, "when": "after"}),),
+        phases=("waiting", "fetching", "building", "built", "launching", "ready"),
+        visit=True,
+    ),
     "a worker dies with its lease: another waits for it to run out": Plan(
         seed="lease",
         shape="two workers",
