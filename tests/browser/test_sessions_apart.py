@@ -235,4 +235,4 @@ def test_nothing_typed_as_what_to_open_leads_out_of_the_session(world: World, pa
         allowed = {f"localhost:{world.port}", f"{launch_id}.localhost:{world.port}"}
         assert {urlsplit(url).netloc for url in asked} <= allowed
         assert "token" not in page.url
-    world.stop(launch_id)
+    world.broker.api("DELETE", f"/api/launches/{launch_id}")
