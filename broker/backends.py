@@ -30,7 +30,7 @@ class Backend:
                 return "It would run a stranger's code as the person who runs this broker, so it is not offered here."
             if not person.local:
                 return "Only the person at this computer may run things on it."
-        elif not service.settings.public_url and not getattr(self.provider, "dials_loopback", False):
+        elif not service.settings.public_url and not self.provider.dials_loopback:
             return "Machines elsewhere must reach this broker: set ANYBINDER_PUBLIC_URL to its https address first."
         return None
 

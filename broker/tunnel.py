@@ -266,7 +266,7 @@ class Tunnel:
 
     def _judge(self, transport: Any, request: wire.Request, rest: bytes, session: Session) -> None:
         if session.state == "gone" or not session.tunnelled_by(_bearer(request)):
-            log.warning("tunnel refused", session=session.id)
+            log.debug("tunnel_refused", session=session.id)
             self._refuse(transport, 403, "This secret opens no stream of that session.")
         elif len(self.streams.get(session.id, ())) >= STREAM_LIMIT:
             self._refuse(transport, 503, "This session has too many streams.")

@@ -167,6 +167,8 @@ class Provider(abc.ABC):
     settings: ClassVar[Sequence[Setting]] = ()
     on_this_computer: ClassVar[bool] = False
     """True where sessions run as the person who runs the broker: offered only to the one local person on loopback."""
+    dials_loopback: ClassVar[bool] = False
+    """True where its machines can dial this computer's own 127.0.0.1, as a cloud of our own making can."""
     lists_within: ClassVar[timedelta] = timedelta(0)
     """`instances()` shows everything whose creating call began longer ago than this. An empty list proves nothing sooner."""
 

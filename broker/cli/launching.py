@@ -25,15 +25,18 @@ def launch(wish: dict[str, Any], *, browser: bool, as_json: bool) -> None:
     found = at.call("POST", "/api/launches", {key: value for key, value in wish.items() if value is not None})
     if as_json:
         raise typer.Exit(_as_json(at, found))
-    attended = sys.stdin.isatty() and sys.stderr.isatty()
     try:
-        ready = _show(at, found)
+        _attend(at, found, browser=browser)
     except KeyboardInterrupt:
-        ready = _interrupted(at, found)
-    if ready is None:
+        _interrupted(at, found)
+
+
+def _attend(at: client.Client, found: dict[str, Any], *, browser: bool) -> None:
+    """Show it on its way, open it, and on a terminal stay until it is over."""
+    if _show(at, found) is None:
         raise typer.Exit(1)
     _enter(at, found["id"], browser=browser)
-    if attended:
+    if sys.stdin.isatty() and sys.stderr.isatty():
         _stay(at, found)
 
 
@@ -128,12 +131,9 @@ def _enter(at: client.Client, launch_id: str, *, browser: bool) -> None:
 def _stay(at: client.Client, found: dict[str, Any]) -> None:
     """Until the launch is over, or the person says otherwise."""
     say("Ctrl-C to stop it or to leave it running.")
-    try:
-        for line in at.events(found["id"], after=0, to_the_end=True):
-            if line["state"] in ("stopping", "stopped"):
-                say(line["message"])
-    except KeyboardInterrupt:
-        _interrupted(at, found)
+    for line in at.events(found["id"], to_the_end=True):
+        if line["state"] in ("stopping", "stopped"):
+            say(line["message"])
 
 
 def _interrupted(at: client.Client, found: dict[str, Any]) -> None:

@@ -43,6 +43,7 @@ PARTS = ("disk", "address")
 class FakeProvider(Provider):
     """Buys machines of the fake cloud. Keeps nothing between calls."""
 
+    dials_loopback = True
     title = "A cloud for trying out"
     kinds = ("none", "keyless", "kept")
     settings = (

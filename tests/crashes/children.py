@@ -31,7 +31,6 @@ def be(told: dict[str, Any]) -> None:
     for name, seconds in WAITS.items():
         setattr(launches, name, seconds)
     broken.break_(told["broken"])
-    _reach_the_fake_cloud()
     counter = points.Counter(Path(told["counter"]))
     counter.reset()
     points.set_up(points.Points(counter, Path(told["points"]), deadly=told["deadly"], agents=told["agents"]))
@@ -96,13 +95,6 @@ def work(chosen: Any, told: dict[str, Any]) -> None:
         while True:
             delay, task, *args = hints.recv(65536).decode().split("\n")
             at.queue.enqueue(task, *args, delay=float(delay))
-
-
-def _reach_the_fake_cloud() -> None:
-    """Its machines are on this computer, so they need no public address of ours."""
-    from providers.fake import FakeProvider
-
-    FakeProvider.dials_loopback = True  # type: ignore[attr-defined]
 
 
 def _know_this_repository(told: dict[str, Any]) -> None:

@@ -58,14 +58,16 @@ class Terminal:
         os.write(self.near, keys)
 
     def end(self, seconds: float = 60) -> int:
-        """Its exit status; what it shows is read meanwhile, so that it never waits for us."""
+        """Its exit status. What it shows is read to the end, so that it never waits for us and we miss nothing."""
         deadline = time.monotonic() + seconds
-        while self.process.poll() is None and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
             if select.select([self.near], [], [], 0.05)[0]:
                 try:
                     self.shown += os.read(self.near, 65536).decode(errors="replace")
                 except OSError:
-                    break
+                    break  # nobody has the far end any more
+            elif self.process.poll() is not None:
+                break
         return self.process.wait(5)
 
     def close(self) -> None:
