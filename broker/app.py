@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import cast
 
 import structlog
@@ -97,8 +96,3 @@ async def _unexpected(request: Request, error: Exception) -> Response:
     log.error("unexpected", reference=reference, path=request.url.path, exc_info=error)
     sentence = f"The broker met an error of its own. Its log has more under the reference {reference}."
     return _answer(request, 500, sentence, "broker")
-
-
-def openapi(service: Service) -> str:
-    """The description of the interface, as JSON text."""
-    return json.dumps(create(service).openapi(), indent=1)

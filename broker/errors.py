@@ -15,9 +15,9 @@ BrokerError
 │   ├── BootTimeout         the instance never reported
 │   ├── BuildTimeout        the build took too long
 │   ├── InstanceLost        the instance ended by itself
+│   ├── ServerEnded         the server ended before anybody was in it
 │   └── AgentFailed         the agent says why
-├── EnrolmentRefused        wrong, spent or stolen token
-└── Unavailable             a part of the broker is not there right now
+└── EnrolmentRefused        wrong, spent or stolen token
 """
 
 from __future__ import annotations
@@ -122,9 +122,3 @@ class EnrolmentRefused(BrokerError):
     """This enrolment is refused: the token is wrong, spent, or its launch is over."""
 
     status_code, reason = 403, "enrolment"
-
-
-class Unavailable(BrokerError):
-    """That part of the broker is not there right now. Try again in a moment."""
-
-    status_code, reason = 503, "unavailable"

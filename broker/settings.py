@@ -14,7 +14,7 @@ import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -145,10 +145,6 @@ class Settings(BaseSettings):
             base = str(Path(tempfile.gettempdir()) / f"anybinder-{os.getuid()}")
             private_folder(Path(base))
         return private_folder(Path(base) / f"ab-{name}")
-
-    def dump(self) -> dict[str, Any]:
-        """For `anybinder up` to show and for child processes; secrets stay masked."""
-        return self.model_dump(mode="json")
 
 
 def private_folder(path: Path) -> Path:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import abc
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -213,8 +213,3 @@ class Provider(abc.ABC):
     def logs(self, credential: Credential, instance_id: str) -> str:  # noqa: ARG002
         """The instance's own console, as far as the cloud shows it; for a machine that never dials out."""
         return ""
-
-
-def labels_of(resources: Resources) -> dict[str, Any]:
-    """The resources that are asked for, by name, for messages and forms."""
-    return {name: value for name, value in asdict(resources).items() if value is not None}
