@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
+import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -61,33 +62,44 @@ def server_token(service: Service, order_id: str) -> str:
     return service.keys.token("server", order_id)
 
 
-def url(service: Service, launch: Launch, port: int | None = None) -> str:
+def url(service: Service, launch: Launch) -> str:
     """Where a browser enters, without the token. Ends in the file or page that was asked for."""
     chosen = service.settings
     scheme = "https" if chosen.public_url else "http"
-    at = "" if chosen.public_url else f":{port or chosen.port}"
+    at = "" if chosen.public_url else f":{chosen.port}"
     return f"{scheme}://{launch.id}.{chosen.session_domain}{at}{entry(launch.path)}"
 
 
-def script_url(service: Service, launch: Launch, port: int | None = None) -> str:
+def script_url(service: Service, launch: Launch) -> str:
     """Where a script enters: it cannot resolve `<id>.localhost`, so on this computer it gets a path, with the token only."""
     if service.settings.public_url:
         return url(service, launch)
-    return f"http://127.0.0.1:{port or service.settings.port}/s/{launch.id}/"
+    return f"http://127.0.0.1:{service.settings.port}/s/{launch.id}/"
 
 
 def entry(path: str) -> str:
     """The path to open, as a path of the session and nothing else: `https://evil`, `//evil` and `..` lead nowhere else."""
-    if path.startswith("/"):
-        # A URL path, as `urlpath` on mybinder.org.
-        rest = "/" + path.replace("\\", "/").lstrip("/")
-        return rest if ".." not in rest.split("?")[0].split("/") else "/"
-    if not path:
-        return "/"
-    from urllib.parse import quote
-
+    if not path or path.startswith("/"):
+        return inside(path)  # a URL path, as `urlpath` on mybinder.org
     clean = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    return "/lab/tree/" + quote("/".join(clean))
+    return "/lab/tree/" + urllib.parse.quote("/".join(clean))
+
+
+def inside(path: str) -> str:
+    """This urlpath as a path of the session's own origin, whatever it was: it begins with exactly one slash and names
+    no host, so joining it to the session's URL cannot lead elsewhere."""
+    path = "".join(char for char in path if char.isprintable())
+    split = urllib.parse.urlsplit(path.replace("\\", "/"))
+    if split.scheme or split.netloc:
+        return "/"
+    parts: list[str] = []
+    for part in split.path.split("/"):
+        if urllib.parse.unquote(part) == "..":
+            parts = parts[:-1]
+        elif urllib.parse.unquote(part) != ".":
+            parts.append(part)
+    clean = urllib.parse.quote("/" + "/".join(parts).lstrip("/"), safe="/%:@!$&'()*+,;=~-._")
+    return urllib.parse.urlunsplit(("", "", clean, split.query, split.fragment))
 
 
 class Directory:

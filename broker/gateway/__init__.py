@@ -16,13 +16,12 @@ import structlog
 from broker import metrics, wire
 from broker import tunnel as tunnels
 from broker.gateway import heads
-from broker.gateway.auth import inside
 from broker.gateway.closing import say_and_close
 from broker.gateway.connection import Connection
 from broker.gateway.heads import Route
 from broker.gateway.upstream import FRESH_SECONDS, KEEP_SECONDS, Upstream
 
-__all__ = ["Connection", "Gateway", "Route", "inside", "say_and_close"]
+__all__ = ["Connection", "Gateway", "Route", "say_and_close"]
 
 IDLE_STREAMS = 64  # kept per session; a browser opens 6 connections, a page of scripts a few more
 log = structlog.get_logger(__name__)

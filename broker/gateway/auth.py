@@ -184,23 +184,3 @@ def clean_set_cookie(value: bytes) -> bytes | None:
         return None
     kept = [part for part in attributes if part.partition(b"=")[0].strip(b" \t").lower() != b"domain"]
     return b";".join([first, *kept])
-
-
-# ---- places -----------------------------------------------------------------------------------------------------
-
-
-def inside(path: str) -> str:
-    """This urlpath as a path of the session's own origin, whatever it was: it begins with exactly one slash and names
-    no host, so joining it to the session's URL cannot lead elsewhere."""
-    path = "".join(char for char in path if char.isprintable())
-    split = urllib.parse.urlsplit(path.replace("\\", "/"))
-    if split.scheme or split.netloc:
-        return "/"
-    parts: list[str] = []
-    for part in split.path.split("/"):
-        if urllib.parse.unquote(part) == "..":
-            parts = parts[:-1]
-        elif urllib.parse.unquote(part) != ".":
-            parts.append(part)
-    clean = "/" + "/".join(parts).lstrip("/")
-    return urllib.parse.quote(clean, safe="/%:@!$&'()*+,;=~-._") + (f"?{split.query}" if split.query else "")

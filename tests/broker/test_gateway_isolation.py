@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.gateway import auth, inside, pages
+from broker.gateway import auth, pages
+from broker.sessions import inside
 from tests.broker.doors import ALPHA, BETA, House, request, websocket_key
 
 
