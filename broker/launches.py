@@ -275,7 +275,7 @@ def provision(service: Service, launch: Launch) -> Next:
     account = backends.named(service, launch.backend).account()
     order = orders.current(service, launch)
     if order is None:
-        order = orders.open_order(service, launch, placement.next_offer(launch, account))
+        order = orders.open_order(service, launch, placement.next_offer(launch, account, orders.tried(service, launch)))
     if order.closing_at is not None:  # given up by a worker that died before it could say so
         return Next(state=State.STARTING, say="That offer was given up.")
     try:
@@ -403,10 +403,9 @@ def _try_another(service: Service, order: Order, why: str) -> Next:
 def _end_and_try_another(service: Service, launch: Launch, order: Order | None) -> Next:
     if order is not None and not orders.end(service, order):
         return Next(state=State.STARTING, wait=GONE_SECONDS)
-    tried = orders.tried(service, launch)
-    if len(tried) >= service.settings.attempts:
+    if len(orders.tried(service, launch)) >= service.settings.attempts:
         raise errors.NoOfferLeft(launch.message or None)
-    return Next(state=State.PLACED, columns={"tried": tried})
+    return Next(state=State.PLACED)
 
 
 def _look_at_instance(service: Service, launch: Launch, order: Order) -> Next:

@@ -74,8 +74,6 @@ class Launch(Table):
     reason: Mapped[str] = mapped_column(sa.String(64), default="")
     """Why it ended or is ending: one word for the metric. Empty while nothing is wrong."""
     message: Mapped[str] = mapped_column(sa.Text, default="")
-    tried: Mapped[list[str]] = mapped_column(sa.JSON, default=list)
-    """Offers that could not be had."""
 
     created_at: Mapped[dt.datetime]
     entered_at: Mapped[dt.datetime]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -47,10 +48,10 @@ def choose(service: Service, person: Person, name: str | None) -> backends.Backe
     raise errors.NoBackend(reasons[0] if reasons else None)
 
 
-def next_offer(launch: Launch, account: backends.Account) -> base.Offer:
-    """The first offer not yet tried. Asks the cloud; raises NoOfferLeft, ProviderError."""
+def next_offer(launch: Launch, account: backends.Account, tried: Collection[str]) -> base.Offer:
+    """The first offer whose id is not among those tried. Asks the cloud; raises NoOfferLeft, ProviderError."""
     for offer in account.offers(base.Resources(hours=launch.hours)):
-        if offer.id not in launch.tried:
+        if offer.id not in tried:
             return offer
     raise errors.NoOfferLeft(launch.message or None)
 

@@ -75,7 +75,6 @@ def row(
         stop_wanted=False,
         reason="",
         message="",
-        tried=[],
         created_at=now,
         entered_at=now,
         deadline_at=now + preparing + dt.timedelta(hours=hours),

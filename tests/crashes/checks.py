@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -179,7 +178,7 @@ def walk(found: Evidence) -> str:
     lines = []
     for launch in found.launches:
         lines.append(f"launch {launch['id']} “{launch['name']}” {launch['state']} reason={launch['reason']}"
-                     f" tried={json.loads(launch['tried'])} stopped={launch['stopped_at']}")  # fmt: skip
+                     f" stopped={launch['stopped_at']}")  # fmt: skip
         lines += [
             f"  {line['number']:3} {line['at'][11:23]} {line['state']:10} {line['phase'] or '':9} {line['message'][:100]}"
             for line in found.events

@@ -72,7 +72,6 @@ def upgrade() -> None:
         sa.Column("stop_wanted", sa.Boolean(), nullable=False),
         sa.Column("reason", sa.String(length=64), nullable=False),
         sa.Column("message", sa.Text(), nullable=False),
-        sa.Column("tried", sa.JSON(), nullable=False),
         sa.Column("created_at", db.UTC(timezone=True), nullable=False),
         sa.Column("entered_at", db.UTC(timezone=True), nullable=False),
         sa.Column("ready_at", db.UTC(timezone=True), nullable=True),
