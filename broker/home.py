@@ -1,4 +1,5 @@
-"""Where the state folder is, without the cost of reading all settings: for commands that only talk to a running broker."""
+"""Where the state folder is, and how a private file gets into it, without the cost of reading all settings: for commands
+that only talk to a running broker."""
 
 from __future__ import annotations
 
@@ -12,3 +13,13 @@ def default_home() -> Path:
         return Path(chosen).expanduser().absolute()
     base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(base) / "anybinder"
+
+
+def write_private(path: Path, text: str) -> None:
+    """Put this text there, whole or not at all, for the owner only."""
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)  # one left by a kill keeps whatever mode it had
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    fresh.replace(path)

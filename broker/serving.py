@@ -12,7 +12,6 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import structlog
 import uvicorn
@@ -20,6 +19,7 @@ from fastapi import FastAPI
 
 from broker import app as application
 from broker import client, front, launches, logs, reaper, service, sessions, settings, tasks
+from broker.home import write_private
 
 log = structlog.get_logger(__name__)
 FIRST_LAUNCH_SECONDS = 120  # a broker that was started for one launch waits this long for it
@@ -68,7 +68,8 @@ def run(
     server = build(at, while_needed=while_needed)
     door = server.config.app.state.door  # type: ignore[union-attr]
     address = chosen.home / client.ADDRESS_FILE
-    _write_private(address, {"host": _reached(chosen), "port": chosen.port, "key": door.bearer, "pid": os.getpid()})
+    found_at = {"host": _reached(chosen), "port": chosen.port, "key": door.bearer, "pid": os.getpid()}
+    write_private(address, json.dumps(found_at))
     at.queue.start(tasks.all_of(at), tasks.every(chosen))
     server.config.app.state.on_ready = lambda: on_ready(at, door.new_key())  # type: ignore[union-attr]
     try:
@@ -111,14 +112,6 @@ def build(at: service.Service, *, while_needed: bool = False) -> uvicorn.Server:
 
 def _reached(chosen: settings.Settings) -> str:
     return "127.0.0.1" if chosen.host in ("0.0.0.0", "::", "localhost") else chosen.host  # noqa: S104
-
-
-def _write_private(path: Path, content: dict[str, Any]) -> None:
-    fresh = path.with_suffix(".new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(content, file)
-    fresh.replace(path)
 
 
 @contextlib.asynccontextmanager
