@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -111,3 +113,31 @@ def world(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             yield World(broker, browser, git)
         finally:
             broker.close()
+
+
+class Blank(BaseHTTPRequestHandler):
+    """A page of somebody else's, with nothing in it yet."""
+
+    def do_GET(self) -> None:
+        body = b"<!doctype html><title>elsewhere</title><body>"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        return
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[int]:
+    """The port of somebody else's web server on this computer."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Blank)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+    thread.join()

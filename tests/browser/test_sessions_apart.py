@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -14,10 +12,10 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests import servers
-from tests.browser.shared import APP, World, world
+from tests.browser.shared import APP, World, elsewhere, world
 from tests.servers import chromium
 
-__all__ = ["world"]  # a fixture, found by its name
+__all__ = ["elsewhere", "world"]  # fixtures, found by their names
 
 MARK = "no byte of this may be read elsewhere"
 DOT = base64.b64decode(
@@ -66,34 +64,6 @@ ATTACK = """async ([files, socket]) => {
     });
     return came;
 }"""
-
-
-class Blank(BaseHTTPRequestHandler):
-    """A page of somebody else's, with nothing in it yet."""
-
-    def do_GET(self) -> None:
-        body = b"<!doctype html><title>elsewhere</title><body>"
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        return
-
-
-@pytest.fixture(scope="module")
-def elsewhere() -> Iterator[int]:
-    """The port of somebody else's web server on this computer."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Blank)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield server.server_address[1]
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 @pytest.fixture(scope="module")

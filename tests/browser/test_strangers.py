@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Person
-from tests.browser.shared import World, world
+from tests.browser.shared import World, elsewhere, world
 from tests.journeys.test_launch import PLAIN_APP
 
-__all__ = ["world"]  # a fixture, found by its name
+__all__ = ["elsewhere", "world"]  # fixtures, found by their names
 
 ECHO = {
     "start": PLAIN_APP["start"],
@@ -29,34 +27,6 @@ assert ECHO["app.py"] != PLAIN_APP["app.py"]
 
 Stranger = Callable[[Person], Page]
 READ_MS = 3000
-
-
-class Blank(BaseHTTPRequestHandler):
-    """A page of somebody else's, with nothing in it yet."""
-
-    def do_GET(self) -> None:
-        body = b"<!doctype html><title>elsewhere</title><body>"
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        return
-
-
-@pytest.fixture(scope="module")
-def elsewhere() -> Iterator[int]:
-    """The port of somebody else's web server on this computer."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Blank)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield server.server_address[1]
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 @pytest.fixture(scope="module")
