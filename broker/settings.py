@@ -14,7 +14,7 @@ import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -22,7 +22,58 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from broker.home import default_home
 
 
-class BackendSetting(BaseModel):
+class ResourceSetting(BaseModel):
+    """What a machine or container for one session has. Empty: whatever the backend gives."""
+
+    cpu: float | None = Field(None, gt=0)
+    memory_mb: int | None = Field(None, gt=0)
+    disk_gb: int | None = Field(None, gt=0)
+    gpu: int | None = Field(None, ge=0)
+    hours: float | None = Field(None, gt=0)
+
+
+class SpecConfig(BaseModel):
+    """What holds for repositories of a kind; BinderHub's `spec_config`."""
+
+    pattern: str
+    """Regular expression that the spec must match from its beginning; case does not count."""
+    quota: int | None = None
+    """How many sessions of one such repository may run at once; 0 for any number."""
+
+
+class Policy(BaseModel):
+    """Which repositories may run, and how many sessions of one; BinderHub's words and meaning.
+
+    A host's patterns see BinderHub's string without its prefix (`owner/name/ref`), a backend's see it with (`gh/owner/…`);
+    what was asked for is looked at, and what it resolved to.
+    """
+
+    allowed_specs: tuple[str, ...] = ()
+    """Regular expressions: only what matches one of them may run. Empty: everything may."""
+    banned_specs: tuple[str, ...] = ()
+    """Regular expressions: what matches one of them may not run, allowed or not."""
+    spec_config: tuple[SpecConfig, ...] = ()
+    """Quotas by pattern; the first that matches counts."""
+    high_quota_specs: tuple[str, ...] = ()
+    """Regular expressions: what matches one of them has `per_repo_quota_higher`."""
+    per_repo_quota: int | None = None
+    """How many sessions of one repository may run at once. Empty: any number."""
+    per_repo_quota_higher: int | None = None
+    """The same for `high_quota_specs`."""
+
+
+class HostSetting(Policy):
+    """How one kind of repository host is asked, and what of it may run. Empty: as the host's own public site."""
+
+    api: str = ""
+    """Where its interface answers, for a host of one's own: GitHub Enterprise, GitLab, Bitbucket, Dataverse …"""
+    url: str = ""
+    """Where its pages are, and its repositories are cloned from."""
+    token: SecretStr = SecretStr("")
+    """Sent to `api` and nowhere else: it raises limits, and shows private repositories to everybody who may launch here."""
+
+
+class BackendSetting(Policy):
     """One backend: a provider, configured and offered to people."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")
@@ -32,6 +83,10 @@ class BackendSetting(BaseModel):
     configuration: Mapping[str, str] = {}
     idle_minutes: int | None = None
     max_hours: float | None = None
+    max_sessions: int | None = Field(None, ge=0)
+    """How many sessions run there at once; further ones wait for a place. 0 lets nothing new in."""
+    resources: ResourceSetting = ResourceSetting()
+    """What a session gets where nobody asks for more or less."""
 
 
 class Settings(BaseSettings):
@@ -64,6 +119,37 @@ class Settings(BaseSettings):
     backends: tuple[BackendSetting, ...] = (BackendSetting(name="local", provider="local", title="This computer"),)
     """What launches can run on, best first."""
 
+    binder_backend: str = ""
+    """The backend that `/build` and visitors who are not signed in run on. Empty: none, so such links only lead to the page."""
+    cors_allow_origin: str = ""
+    """Which pages elsewhere may use `/build` and, with its token, a session: `*`, or one origin. Thebe and badges want `*`."""
+    build_token_secret: SecretStr = SecretStr("")
+    """Hexadecimal key of build tokens, where several hubs share it. Empty: this broker's own."""
+    build_token_check_origin: bool = True
+    """A build token opens `/build` only for the page it was given to."""
+    build_token_seconds: float = 300
+    """How long a build token is good."""
+    rate_limit: int = 10
+    """How many launches by `/build` without a build token one address may ask for in `rate_limit_seconds`; 0 for any number."""
+    rate_limit_seconds: int = 3600
+    """See `rate_limit`."""
+    ban_networks: Mapping[str, str] = {}
+    """Networks that may use nothing here but `/health` and `/versions`, each with the name they are refused by."""
+    api_only: bool = False
+    """No pages: only `/build`, `/health`, `/versions`, `/metrics` and what is below `/api/` and `/agent/` answers."""
+    build_only: bool = False
+    """Let `/build` be asked with `build_only=true` to build an image and start nothing."""
+    launch_quota: int | None = None
+    """The quota that `/health` tells a federation, when it is another than the places of `binder_backend`."""
+    versions: Mapping[str, Any] = {}
+    """What `/versions` answers, where a federation wants it equal to its prime's. Empty: our own."""
+    badge_base_url: str = ""
+    """The address that badges and `BINDER_LAUNCH_HOST` name, where it is not this broker's own."""
+    about_message: str = ""
+    """HTML for BinderHub clients that show who runs this hub."""
+    banner_html: str = ""
+    """HTML that the launch page shows on top; it comes from the operator and is trusted."""
+
     idle_minutes: int = 30
     """Stop a session after this long without a keystroke or a running cell."""
     busy_hours: float = 24
@@ -93,12 +179,8 @@ class Settings(BaseSettings):
     """A repository that brings more than this is refused."""
     resolve_cache_seconds: float = 20
     """A reference looked up less than this ago is not asked for again."""
-    github_api: str = "https://api.github.com"
-    """Where GitHub's interface answers; another address for GitHub Enterprise."""
-    github_url: str = "https://github.com"
-    """Where GitHub's repositories are cloned from."""
-    github_token: SecretStr = SecretStr("")
-    """Raises GitHub's limit of 60 look-ups an hour to 5,000; it is sent to `github_api` and nowhere else."""
+    hosts: Mapping[str, HostSetting] = {}
+    """By prefix (`gh`, `gl` …): another address of a kind of repository host, a token for it, and what of it may run."""
     local_tcp_servers: bool = False
     """On this computer, let a repository's `start` serve on a TCP port, which every user of this computer can open."""
     python_downloads: bool = False
@@ -131,6 +213,10 @@ class Settings(BaseSettings):
     def served(self) -> bool:
         """True where others than the one local person can reach this broker."""
         return bool(self.public_url) or self.host not in ("127.0.0.1", "::1", "localhost")
+
+    def repo_host(self, prefix: str) -> HostSetting:
+        """How repositories of this prefix are asked for, and which may run."""
+        return self.hosts.get(prefix, HostSetting())
 
     def table_url(self) -> str:
         """The SQLAlchemy URL in force."""

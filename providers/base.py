@@ -166,7 +166,7 @@ class Provider(abc.ABC):
     """Kinds of connection it accepts, best first."""
     settings: ClassVar[Sequence[Setting]] = ()
     on_this_computer: ClassVar[bool] = False
-    """True where sessions run as the person who runs the broker: offered only to the one local person on loopback."""
+    """True where sessions run on the computer of the broker, which then tells it the folders it may use."""
     dials_loopback: ClassVar[bool] = False
     """True where its machines can dial this computer's own 127.0.0.1, as a cloud of our own making can."""
     lists_within: ClassVar[timedelta] = timedelta(0)
@@ -175,6 +175,14 @@ class Provider(abc.ABC):
     def __init__(self, configuration: Mapping[str, str]) -> None:
         """Cheap: no network. Raises `InvalidOrder` with a sentence where the configuration cannot work."""
         self.configuration = dict(configuration)
+
+    @property
+    def confined(self) -> bool:
+        """True where a session cannot reach what belongs to the person who runs the broker.
+
+        What is not confined is offered to the one local person on loopback only, and asks for consent first.
+        """
+        return not self.on_this_computer
 
     @abc.abstractmethod
     def sign_in(self, connection: Connection, identity_token: str | None) -> Credential:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from broker import settings
 from broker.repos import http, remotes
+
+if TYPE_CHECKING:
+    from broker.repos.base import RepoProvider
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,3 +19,15 @@ class Asking:
     settings: settings.Settings
     http: http.Http
     remotes: remotes.Remotes
+
+    def api(self, provider: RepoProvider) -> str:
+        """Where this host's interface answers, without a slash at its end."""
+        return (self.settings.repo_host(provider.prefix).api or provider.api).rstrip("/")
+
+    def url(self, provider: RepoProvider) -> str:
+        """Where this host's pages and clones are, without a slash at its end."""
+        return (self.settings.repo_host(provider.prefix).url or provider.url).rstrip("/")
+
+    def token(self, provider: RepoProvider) -> str:
+        """The operator's token for `api`, or nothing."""
+        return self.settings.repo_host(provider.prefix).token.get_secret_value()

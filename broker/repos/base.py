@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -67,7 +67,7 @@ class Resolved:
 
     spec: RepoSpec
     commit: str
-    """40 hex digits."""
+    """What is fixed, at most 128 characters of `A-Za-z0-9._:@+-`: 40 hex digits for git, else the host's own version."""
     repo_url: str
     """What `git clone` takes."""
     web_url: str
@@ -83,6 +83,10 @@ class Resolved:
     """Who said so: `GitHub API`, `git ls-remote`, …"""
     note: str = ""
     """A sentence for the person where something else than they wrote was taken; else empty."""
+    content: Mapping[str, Any] = field(default_factory=lambda: {"kind": "git"})
+    """How the instance gets the files, as JSON without secrets: `git` clones, `files` downloads a list, `image` runs one."""
+    lasting: str = ""
+    """A sentence where the host does not promise the same files for the same version for ever; else empty."""
 
 
 class RepoProvider(ABC):
@@ -90,6 +94,10 @@ class RepoProvider(ABC):
 
     prefix: ClassVar[str]
     title: ClassVar[str]
+    api: ClassVar[str] = ""
+    """Where its interface answers, unless the operator names another; see `Asking.api`."""
+    url: ClassVar[str] = ""
+    """Where its pages are, unless the operator names another."""
     repo_label: ClassVar[str]
     repo_example: ClassVar[str]
     url_encode: ClassVar[bool] = False

@@ -28,6 +28,8 @@ class GitHub(base.RepoProvider):
 
     prefix = "gh"
     title = "GitHub"
+    api = "https://api.github.com"
+    url = "https://github.com"
     repo_label = "GitHub repository name or URL"
     repo_example = "example: yuvipanda/requirements or https://github.com/yuvipanda/requirements"
     validate_regex = r"[^\/]+\/[^\/]+\/.+"
@@ -183,9 +185,8 @@ def matching_refs(spec: base.RepoSpec, asking: Asking) -> dict[str, str]:
 
 def ask(address: str, accept: str, asking: Asking) -> http.Answer:
     """One question to the API, with the token if there is one."""
-    chosen = asking.settings
-    token = chosen.github_token.get_secret_value()
-    answer = asking.http.ask_api(f"{chosen.github_api.rstrip('/')}/{address}", accept=accept, token=token)
+    host = base.providers[GitHub.prefix]
+    answer = asking.http.ask_api(f"{asking.api(host)}/{address}", accept=accept, token=asking.token(host))
     if answer.status == 401:
         raise errors.HostUnavailable("GitHub no longer accepts this broker's token. Tell whoever runs it to renew it.")
     return answer
@@ -203,7 +204,7 @@ def no_ref(spec: base.RepoSpec) -> errors.RefNotFound:
 
 def clone_url(spec: base.RepoSpec, asking: Asking) -> str:
     """Where git finds it; also the address of its page."""
-    return f"{asking.settings.github_url.rstrip('/')}/{spec.repo}"
+    return f"{asking.url(base.providers[GitHub.prefix])}/{spec.repo}"
 
 
 def resolved(spec: base.RepoSpec, commit: str, via: str, asking: Asking) -> base.Resolved:

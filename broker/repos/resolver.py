@@ -80,6 +80,12 @@ def gather(
         seconds=chosen.git_seconds,
         megabytes=chosen.clone_megabytes,
         allow_file=allow_file,
-        trusted=frozenset({http.origin_of(chosen.github_url)}),
+        trusted=trusted_origins(chosen),
     )
     return asking.Asking(settings=chosen, http=web, remotes=asked)
+
+
+def trusted_origins(chosen: settings.Settings) -> frozenset[str]:
+    """Where the operator says that repositories are: git may ask there, in whatever network it lies."""
+    urls = [chosen.repo_host(prefix).url or provider.url for prefix, provider in base.providers.items()]
+    return frozenset(http.origin_of(url) for url in urls if url)

@@ -2,7 +2,7 @@
 
     commit = make_repo(root, "o/r", {"README.md": "hello"})
     with GitHubDouble(root) as github:
-        Settings(github_api=github.api, github_url=github.url)
+        Settings(hosts={"gh": {"api": github.api, "url": github.url}})
     github.count("/api/")       # questions asked of the API
 
 On demand: `github.quota = 0` is the rate limit (`github.reset` says until when); `github.api_status = 503` a bad day;

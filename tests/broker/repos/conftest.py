@@ -73,7 +73,8 @@ def resolver(home: Path, clock: Clock) -> Callable[..., repos.Resolver]:
     def make(github: GitHubDouble | None = None, **options: Any) -> repos.Resolver:
         chosen = {name: options.pop(name) for name in list(options) if name in settings.Settings.model_fields}
         if github:
-            chosen = {"github_api": github.api, "github_url": github.url} | chosen
+            own = {"api": github.api, "url": github.url, **options.pop("gh", {})}
+            chosen = {"hosts": {"gh": own}} | chosen
         return repos.Resolver(settings.Settings(home=home, **chosen), clock=clock, **options)
 
     return make

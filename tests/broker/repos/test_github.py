@@ -65,7 +65,7 @@ def test_the_branch_in_a_pasted_address_is_the_longest_that_exists(github, resol
     options = {}
     if by == "api":  # a private repository: git may not see it, the token may
         github.private.add("o/r")
-        options = {"github_token": github.token}
+        options = {"gh": {"token": github.token}}
     found = resolver(github, **options).resolve(parse(f"https://github.com/o/r/{address}"))
     assert (found.ref, found.path) == (ref, path)
 
@@ -140,17 +140,17 @@ def test_a_request_to_come_back_later_is_heeded(github, resolver, known):
 def test_the_limit_is_said_in_minutes_when_git_is_down_too(github, resolver, clock):
     github.quota, github.reset = 0, int(clock.now + 61)
     with pytest.raises(errors.RateLimited, match="2 minutes"):
-        resolver(github, github_url="http://127.0.0.1:9").resolve(parse("o/r"))
+        resolver(github, gh={"url": "http://127.0.0.1:9"}).resolve(parse("o/r"))
 
 
 def test_the_token_opens_what_it_may_and_goes_to_the_api_only(github, resolver, known):
     github.private.add("o/r")
     with pytest.raises(errors.NotFound):
         resolver(github).resolve(parse("o/r"))
-    assert resolver(github, github_token=github.token).resolve(parse("o/r")).commit == known.main
+    assert resolver(github, gh={"token": github.token}).resolve(parse("o/r")).commit == known.main
     github.api_status = 503
     with pytest.raises(errors.NotFound):
-        resolver(github, github_token=github.token).resolve(parse("o/r"))
+        resolver(github, gh={"token": github.token}).resolve(parse("o/r"))
     told = [path for (_, path), sent in zip(github.requests, github.headers, strict=True) if "Authorization" in sent]
     assert told
     assert all(path.startswith("/api/") for path in told)
@@ -164,7 +164,7 @@ def test_a_renamed_repository_is_followed(github, resolver, known):
 def test_a_redirect_away_from_the_api_is_not_followed(github, smart, resolver):
     github.redirects["/api/repos/o/r"] = f"{smart.url}/steal"
     with pytest.raises(errors.HostUnavailable):
-        resolver(github, github_token="secret", github_url="http://127.0.0.1:9").resolve(parse("o/r"))
+        resolver(github, gh={"token": "secret", "url": "http://127.0.0.1:9"}).resolve(parse("o/r"))
     assert smart.requests == []
 
 
