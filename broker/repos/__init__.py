@@ -3,8 +3,8 @@
     spec = repos.RepoSpec.parse("https://github.com/o/r/tree/main/notebooks")
     resolved = repos.Resolver(settings).resolve(spec)
 
-A new host is one file with one RepoProvider, registered below. Hosts that know their own addresses come before `git`,
-which takes every address.
+A new host is one file with one RepoProvider, and one line below. The order is the one in which people are offered them;
+a pasted address is shown to `git`, which takes every one, after all others.
 """
 
 from __future__ import annotations
@@ -19,8 +19,13 @@ from broker.repos.resolver import Resolver
 
 __all__ = ["RepoError", "RepoProvider", "RepoSpec", "Resolved", "Resolver", "display", "providers", "register"]
 
-for _provider in (GitHub(), Git()):
-    register(_provider)
+PROVIDERS = (
+    GitHub,
+    Git,
+)
+
+for _provider in PROVIDERS:
+    register(_provider())
 
 
 def display() -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from broker.repos.asking import Asking
 
 providers: dict[str, RepoProvider] = {}
-"""By prefix, in the order in which people are offered them and pasted addresses are shown to them."""
+"""By prefix, in the order in which people are offered them."""
 
 
 def register(provider: RepoProvider) -> None:
@@ -102,6 +102,8 @@ class RepoProvider(ABC):
     repo_example: ClassVar[str]
     url_encode: ClassVar[bool] = False
     has_ref: ClassVar[bool] = True
+    takes_every_address: ClassVar[bool] = False
+    """Such a provider is shown a pasted address after all others."""
     validate_regex: ClassVar[str]
     detect_regex: ClassVar[str] = ""
     """JavaScript's spelling, with `(?<repo>…)`."""
@@ -164,7 +166,7 @@ def _from_url(text: str) -> RepoSpec:
     if link := _launch_link(text):
         return link
     url = urls.split(text)
-    for provider in providers.values():
+    for provider in sorted(providers.values(), key=lambda each: each.takes_every_address):
         if found := provider.detect(url):
             return found
     raise errors.BadSpec

@@ -33,6 +33,7 @@ class Git(base.RepoProvider):
     repo_label = "Arbitrary git repository URL (http://git.example.com/repo)"
     repo_example = "example: http://git.example.com/repo"
     url_encode = True
+    takes_every_address = True
     validate_regex = r"[^\/]+\/.+"
 
     def parse(self, spec: str) -> base.RepoSpec:
