@@ -25,12 +25,18 @@ class Backend:
 
     def closed_to(self, service: Service, person: Person) -> str | None:
         """Why this person cannot use it, in a sentence that says what to do; None where they can."""
-        if self.provider.on_this_computer:
-            if service.settings.served:
+        if self.setting.max_sessions == 0:
+            return "It takes no new sessions at the moment. Choose another place, or come back later."
+        if person.anonymous and self.name != service.settings.binder_backend:
+            return "Only people who are signed in may run things there."
+        if not self.provider.confined:
+            if service.settings.served or person.anonymous:
                 return "It would run a stranger's code as the person who runs this broker, so it is not offered here."
             if not person.local:
                 return "Only the person at this computer may run things on it."
-        elif not service.settings.public_url and not self.provider.dials_loopback:
+        elif (
+            not self.provider.on_this_computer and not service.settings.public_url and not self.provider.dials_loopback
+        ):
             return "Machines elsewhere must reach this broker: set ANYBINDER_PUBLIC_URL to its https address first."
         return None
 

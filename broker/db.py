@@ -106,6 +106,12 @@ class Database:
         self.engine.dispose()
 
 
+def one_at_a_time(session: orm.Session, what: str) -> None:
+    """Until this transaction ends, no other that asks for the same goes on. SQLite lets one write at a time anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(what))))
+
+
 def after_commit(session: orm.Session, call: Callable[[], object]) -> None:
     """Run this once the transaction is durable; never if it rolls back."""
     session.info.setdefault("after_commit", []).append(call)

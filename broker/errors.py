@@ -6,9 +6,11 @@ BrokerError
 ├── BadRequest              what was typed cannot be used
 ├── NotSignedIn             no key, no cookie
 ├── NotAllowed              another origin asks, or the person may not
-│   └── ConsentNeeded       the person has not yet agreed to run this commit
+│   ├── ConsentNeeded       the person has not yet agreed to run this commit
+│   └── SpecBanned          the operator does not let this repository run
 ├── NotFound                no such launch, or not yours
 ├── NameTaken               the name runs with other parameters
+├── RepoQuota               too many sessions of this repository run
 ├── LaunchFailed            a step cannot go on; ends this launch
 │   ├── NoBackend           nothing can take it
 │   ├── NoOfferLeft         every offer was tried
@@ -58,6 +60,16 @@ class ConsentNeeded(NotAllowed):
     reason = "consent"
 
 
+class SpecBanned(NotAllowed):
+    """Sorry, this repository is not allowed to launch. Please contact admins for more info!"""
+
+    reason = "banned"
+
+    def __init__(self, spec: str) -> None:
+        """BinderHub's sentence."""
+        super().__init__(f"Sorry, {spec} is not allowed to launch. Please contact admins for more info!")
+
+
 class NotFound(BrokerError):
     """There is no such launch, or it is not yours. Your sessions are listed under "My sessions"."""
 
@@ -68,6 +80,16 @@ class NameTaken(BrokerError):
     """A launch of this name is running with other parameters. Stop it, or choose another name."""
 
     status_code, reason = 409, "name_taken"
+
+
+class RepoQuota(BrokerError):
+    """Too many users running this repository! Try again soon."""
+
+    status_code, reason = 429, "repo_quota"
+
+    def __init__(self, repo_url: str) -> None:
+        """BinderHub's sentence."""
+        super().__init__(f"Too many users running {repo_url}! Try again soon.")
 
 
 class LaunchFailed(BrokerError):

@@ -104,6 +104,10 @@ def _task(service: Service, launch: Launch, order: Order) -> dict[str, Any]:
         "spec": {
             "repo_url": launch.repo_url,
             "commit": launch.commit,
+            "content": launch.content,
+            "spec": launch.spec,
+            "env": variables(launch),
+            "build_only": launch.build_only,
             "title": launch.title,
             "open": launch.path,
             "build_seconds": chosen.build_minutes * 60,
@@ -114,6 +118,12 @@ def _task(service: Service, launch: Launch, order: Order) -> dict[str, Any]:
         "silence_seconds": chosen.silence_minutes * 60,
         "deadline": order.until.isoformat(),
     }
+
+
+def variables(launch: Launch) -> dict[str, str]:
+    """What BinderHub puts into the variables of a session: launch.request["binder_request"] as BINDER_REQUEST."""
+    told = {"binder_repo_url": launch.repo_url, **launch.request}
+    return {name.upper(): str(value) for name, value in told.items() if name.startswith("binder_")}
 
 
 def report(service: Service, secret: str, said: Report) -> dict[str, Any]:

@@ -19,7 +19,21 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy import exc, orm
 
-from broker import backends, crypto, db, errors, events, metrics, orders, people, placement, repos, wishes
+from broker import (
+    backends,
+    crypto,
+    db,
+    errors,
+    events,
+    metrics,
+    orders,
+    people,
+    placement,
+    policy,
+    repos,
+    seats,
+    wishes,
+)
 from broker.models import Launch, Order, Phase, State
 from broker.service import Service
 from providers import base
@@ -49,21 +63,38 @@ class Next:
 def request(service: Service, person: people.Person, wish: wishes.Wish) -> tuple[Launch, bool]:
     """Write this wish down and have it advance. Returns the launch, and whether it is new.
 
-    The same name with unchanged parameters returns the launch that runs. Looks the repository up (seconds at most)
-    and buys nothing. Raises RepoError, NoBackend, ConsentNeeded, NameTaken, BadRequest.
+    The same name with unchanged parameters returns the launch that runs, the same `launch_id` the launch it names.
+    Looks the repository up (seconds at most) and buys nothing. Raises RepoError, NoBackend, SpecBanned, RepoQuota,
+    ConsentNeeded, NameTaken, BadRequest.
     """
+    if known := _known(service, person, wish):
+        return known, False
     found = service.repos.resolve(repos.RepoSpec.parse(wish.repo, ref=wish.ref or None))
     backend = placement.choose(service, person, wish.backend)
+    policy.check(service, found, backend)
     wishes.require_consent(service, person, wish, found, backend)
-    launch = wishes.row(service, person, wish, found, backend)
+    has, notes = wishes.needed(service, wish, found, backend)
+    launch = wishes.row(service, person, wish, found, backend, has)
+    notes = [*filter(None, (found.note, found.lasting)), *notes]
     try:
-        return _write(service, launch)
+        return _write(service, launch, found, notes)
     except exc.IntegrityError:
         # Two requests for one name met between look-up and insert; the other one won, and is now to be seen.
-        return _write(service, launch)
+        return _known(service, person, wish) or _write(service, launch, found, notes)[0], False
 
 
-def _write(service: Service, launch: Launch) -> tuple[Launch, bool]:
+def _known(service: Service, person: people.Person, wish: wishes.Wish) -> Launch | None:
+    """The launch of the id that was chosen for it, where it has been written already."""
+    if wish.launch_id is None:
+        return None
+    with service.db.reading() as session:
+        launch = session.get(Launch, wish.launch_id)
+    if launch is not None and launch.person != person.id:
+        raise errors.NotFound
+    return launch
+
+
+def _write(service: Service, launch: Launch, found: repos.Resolved, notes: list[str]) -> tuple[Launch, bool]:
     with service.db.transaction() as session:
         running = session.scalars(
             sa.select(Launch).where(
@@ -72,9 +103,12 @@ def _write(service: Service, launch: Launch) -> tuple[Launch, bool]:
         ).one_or_none()
         if running is not None:
             return _reconnected(running, launch), False
+        policy.check_quota(service, session, launch, found)
         session.add(launch)
         session.flush()  # its first event refers to it
         events.append(service, session, launch, "Waiting to start.", phase=Phase.WAITING)
+        for note in notes:
+            events.append(service, session, launch, note, phase=Phase.WAITING)
         db.after_commit(session, lambda: service.queue.enqueue("advance", launch.id))
     log.info("launch_requested", launch=launch.id, spec=launch.spec, backend=launch.backend)
     return launch, True
@@ -124,17 +158,18 @@ def want_stop(service: Service, session: orm.Session, launch: Launch, *, reason:
 
 
 def get(service: Service, person: people.Person, launch_id: str) -> Launch:
-    """This person's launch. Raises NotFound, also for somebody else's."""
+    """This person's launch, or the one whose token they showed. Raises NotFound, also for somebody else's."""
     with service.db.reading() as session:
         launch = session.get(Launch, launch_id)
-    if launch is None or launch.person != person.id:
+    if launch is None or not (launch.id == person.launch if person.anonymous else launch.person == person.id):
         raise errors.NotFound
     return launch
 
 
 def listed(service: Service, person: people.Person, *, running: bool = False, limit: int = 100) -> list[Launch]:
     """This person's launches, newest first; only those not yet stopped if `running`."""
-    query = sa.select(Launch).where(Launch.person == person.id).order_by(Launch.created_at.desc()).limit(limit)
+    mine = Launch.id == person.launch if person.anonymous else Launch.person == person.id
+    query = sa.select(Launch).where(mine).order_by(Launch.created_at.desc()).limit(limit)
     if running:
         query = query.where(Launch.state != State.STOPPED)
     with service.db.reading() as session:
@@ -230,6 +265,8 @@ def _settle(service: Service, held: Launch, outcome: Next) -> bool:
             soon = outcome.wait + 0.01  # never a moment before it is due
             db.after_commit(session, lambda: service.queue.enqueue("advance", held.id, delay=soon))
     if entered:
+        if outcome.state is State.STOPPED:
+            seats.call_next(service, held.backend)
         log.info("launch_state", state=outcome.state, was=held.state)
         metrics.entered(launch, held.state)
     return at_once and outcome.state is not State.STOPPED
@@ -254,9 +291,18 @@ def nudge(service: Service, session: orm.Session, launch: Launch) -> None:
 
 
 def place(service: Service, launch: Launch) -> Next:
-    """The chosen backend can still take it."""
-    placement.choose(service, _owner(launch), launch.backend)
-    return Next(state=State.PLACED)
+    """The chosen backend can still take it, and has a place free; else it waits for one."""
+    backend = placement.choose(service, _owner(launch), launch.backend)
+    most = backend.setting.max_sessions
+    if queued := seats.take(service, launch, most):
+        say = None if launch.message == str(queued) else str(queued)
+        columns = {"message": str(queued)} if say else {}
+        return Next(state=State.WAITING, wait=seats.LOOK_SECONDS, phase=Phase.WAITING, say=say, columns=columns)
+    if most is not None:
+        seats.call_next(service, launch.backend)
+    # The time it waited for its place is not taken from it.
+    deadline = service.now() + wishes.preparing(service.settings) + dt.timedelta(hours=launch.hours)
+    return Next(state=State.PLACED, columns={"message": "", "deadline_at": deadline})
 
 
 def authorize(service: Service, launch: Launch) -> Next:
@@ -349,7 +395,8 @@ SILENT = {
 
 
 def _owner(launch: Launch) -> people.Person:
-    return people.LOCAL if launch.person == people.LOCAL.id else people.Person(id=launch.person)
+    known = {person.id: person for person in (people.LOCAL, people.ANONYMOUS)}
+    return known.get(launch.person) or people.Person(id=launch.person)
 
 
 def _ready(service: Service, launch: Launch) -> Next:

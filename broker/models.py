@@ -62,11 +62,25 @@ class Launch(Table):
     web_url: Mapped[str] = mapped_column(sa.Text)
     title: Mapped[str] = mapped_column(sa.Text)
     ref: Mapped[str] = mapped_column(sa.Text)
-    commit: Mapped[str] = mapped_column(sa.String(64))
+    commit: Mapped[str] = mapped_column(sa.String(128))
+    content: Mapped[dict[str, Any]]
+    """How the instance gets the files (repos.Resolved.content)."""
     path: Mapped[str] = mapped_column(sa.Text, default="")
     backend: Mapped[str] = mapped_column(sa.String(64))
     hours: Mapped[float]
     idle_minutes: Mapped[float]
+    cpu: Mapped[float | None]
+    memory_mb: Mapped[int | None]
+    disk_gb: Mapped[int | None]
+    gpu: Mapped[int | None]
+    asked_from: Mapped[str] = mapped_column(sa.String(8), default="api")
+    """`api`, `page` or `build`."""
+    request: Mapped[dict[str, Any]]
+    """What BinderHub's clients are told and the session finds in its variables: `binder_request` and its like."""
+    build_only: Mapped[bool] = mapped_column(default=False)
+    """An image is wanted, and no session."""
+    image: Mapped[str] = mapped_column(sa.Text, default="")
+    """The image it runs or was built into, once that is known."""
 
     state: Mapped[State] = mapped_column(_word(State), index=True)
     phase: Mapped[Phase] = mapped_column(_word(Phase), default=Phase.WAITING)
@@ -76,6 +90,8 @@ class Launch(Table):
     message: Mapped[str] = mapped_column(sa.Text, default="")
 
     created_at: Mapped[dt.datetime]
+    seated_at: Mapped[dt.datetime | None]
+    """When it got its place on the backend; a full backend lets launches wait, the oldest first."""
     entered_at: Mapped[dt.datetime]
     """When the present state began."""
     ready_at: Mapped[dt.datetime | None]
@@ -165,5 +181,5 @@ class Consent(Table):
 
     person: Mapped[str] = mapped_column(sa.String(255), primary_key=True)
     repo_url: Mapped[str] = mapped_column(sa.String(1024), primary_key=True)
-    commit: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    commit: Mapped[str] = mapped_column(sa.String(128), primary_key=True)
     at: Mapped[dt.datetime]

@@ -1,4 +1,4 @@
-"""Who asks. Today: the one local person, who holds the key in the state folder."""
+"""Who asks: the one local person, who holds the key in the state folder, or somebody nobody knows."""
 
 from __future__ import annotations
 
@@ -7,11 +7,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """Somebody signed in. `id` is stable and unique; it is what rows are keyed on."""
+    """Who asks. `id` is stable and unique; it is what rows are keyed on."""
 
     id: str
     local: bool = False
     """The one local person, at their own machine: may run what runs as themselves."""
+    anonymous: bool = False
+    """Nobody we know: runs on `binder_backend` only, owns nothing, and enters by the token of the launch."""
+    launch: str = ""
+    """They showed the token of this one launch: they may see it and stop it, whoever asked for it, and nothing else."""
 
 
 LOCAL = Person(id="local", local=True)
+ANONYMOUS = Person(id="anonymous", anonymous=True)
+
+
+def anonymous(client: str = "") -> Person:  # noqa: ARG001
+    """Somebody who is not signed in. Their address is not kept: it would be a record of who ran what."""
+    return ANONYMOUS
+
+
+def bearer(launch_id: str) -> Person:
+    """Whoever showed the token of this launch."""
+    return Person(id="anonymous", anonymous=True, launch=launch_id)

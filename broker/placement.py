@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import sqlalchemy as sa
 
-from broker import backends, errors
+from broker import backends, errors, resources
 from broker.models import Launch
 from broker.people import Person
 from broker.service import Service
@@ -26,7 +26,8 @@ class Place:
     title: str
     closed: str | None
     """Why it cannot be chosen, in a sentence; None where it can."""
-    on_this_computer: bool
+    confined: bool
+    """False where it runs as the person, with all they may do."""
     price_per_hour: Decimal | None
     ready_seconds: float | None
     """Median of what it took lately; None where it was never tried."""
@@ -40,7 +41,8 @@ def places(service: Service, person: Person) -> list[Place]:
 
 def choose(service: Service, person: Person, name: str | None) -> backends.Backend:
     """The backend of this name, or the first that is open to this person. Raises NoBackend with the reason."""
-    candidates = [backends.named(service, name)] if name else backends.offered(service)
+    named = name or (service.settings.binder_backend if person.anonymous else "")
+    candidates = [backends.named(service, named)] if named else backends.offered(service)
     reasons = [candidate.closed_to(service, person) for candidate in candidates]
     for candidate, reason in zip(candidates, reasons, strict=True):
         if reason is None:
@@ -50,9 +52,14 @@ def choose(service: Service, person: Person, name: str | None) -> backends.Backe
 
 def next_offer(launch: Launch, account: backends.Account, tried: Collection[str]) -> base.Offer:
     """The first offer whose id is not among those tried. Asks the cloud; raises NoOfferLeft, ProviderError."""
-    for offer in account.offers(base.Resources(hours=launch.hours)):
+    wanted = base.Resources(
+        cpu=launch.cpu, memory_mb=launch.memory_mb, disk_gb=launch.disk_gb, gpu=launch.gpu, hours=launch.hours
+    )
+    for offer in account.offers(wanted):
         if offer.id not in tried:
             return offer
+    if not tried and (much := resources.shown(wanted)):
+        raise errors.NoOfferLeft(f"Nothing there has {much}. Ask for less, or choose another place.")
     raise errors.NoOfferLeft(launch.message or None)
 
 
@@ -62,7 +69,7 @@ def _place(service: Service, person: Person, backend: backends.Backend) -> Place
         name=backend.name,
         title=backend.title,
         closed=backend.closed_to(service, person),
-        on_this_computer=local,
+        confined=backend.provider.confined,
         price_per_hour=Decimal(0) if local else None,
         ready_seconds=_usual_seconds(service, backend.name),
     )

@@ -32,13 +32,19 @@ class ResourceSetting(BaseModel):
     hours: float | None = Field(None, gt=0)
 
 
+class RepoConfig(BaseModel):
+    """What can be set for repositories of a kind."""
+
+    quota: int | None = None
+    """How many sessions of one such repository may run at once; 0 for any number."""
+
+
 class SpecConfig(BaseModel):
-    """What holds for repositories of a kind; BinderHub's `spec_config`."""
+    """What holds for repositories of a kind; an item of BinderHub's `spec_config`."""
 
     pattern: str
     """Regular expression that the spec must match from its beginning; case does not count."""
-    quota: int | None = None
-    """How many sessions of one such repository may run at once; 0 for any number."""
+    config: RepoConfig = RepoConfig()
 
 
 class Policy(BaseModel):
@@ -53,7 +59,7 @@ class Policy(BaseModel):
     banned_specs: tuple[str, ...] = ()
     """Regular expressions: what matches one of them may not run, allowed or not."""
     spec_config: tuple[SpecConfig, ...] = ()
-    """Quotas by pattern; the first that matches counts."""
+    """Quotas by pattern; the last that matches counts."""
     high_quota_specs: tuple[str, ...] = ()
     """Regular expressions: what matches one of them has `per_repo_quota_higher`."""
     per_repo_quota: int | None = None

@@ -5,11 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
-from broker import backends, crypto, errors, people, repos
+from broker import backends, crypto, errors, people, repos, resources, settings
 from broker.models import Consent, Launch, Phase, State
 from broker.service import Service
+from providers import base
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +25,27 @@ class Wish:
     backend: str | None = None
     name: str | None = None
     hours: float | None = None
+    cpu: float | None = None
+    memory_mb: int | None = None
+    disk_gb: int | None = None
+    gpu: int | None = None
     consent: str | bool = False
     """True, or the commit agreed to. Needed where the session runs as the person."""
+    launch_id: str | None = None
+    """Chosen by the caller, so that asking again with it gives the launch that there is and never a second one."""
+    asked_from: str = "api"
+    """`api`, `page` or `build`."""
+    request: Mapping[str, Any] = field(default_factory=dict)
+    """What BinderHub's clients are told of their request (models.Launch.request)."""
+    build_only: bool = False
+    """Build the image, start nothing."""
+
+    @property
+    def resources(self) -> base.Resources:
+        """What is asked for; None is for others to say."""
+        return base.Resources(
+            cpu=self.cpu, memory_mb=self.memory_mb, disk_gb=self.disk_gb, gpu=self.gpu, hours=self.hours
+        )
 
 
 def require_consent(
@@ -34,7 +56,7 @@ def require_consent(
     if wish.consent is True or wish.consent == found.commit:
         with service.db.transaction() as session:
             session.merge(Consent(person=key[0], repo_url=key[1], commit=key[2], at=service.now()))
-    elif backend.provider.on_this_computer and not consented(service, person, found):
+    elif not backend.provider.confined and not consented(service, person, found):
         raise errors.ConsentNeeded
 
 
@@ -44,32 +66,69 @@ def consented(service: Service, person: people.Person, found: repos.Resolved) ->
         return session.get(Consent, (person.id, found.repo_url, found.commit)) is not None
 
 
-def row(
-    service: Service, person: people.Person, wish: Wish, found: repos.Resolved, backend: backends.Backend
-) -> Launch:
-    """The launch this wish makes, not yet written. Raises BadRequest."""
-    now, chosen = service.now(), service.settings
-    longest = backend.setting.max_hours or chosen.max_hours
-    hours = min(wish.hours or longest, longest)
+def needed(
+    service: Service, wish: Wish, found: repos.Resolved, backend: backends.Backend
+) -> tuple[base.Resources, list[str]]:
+    """What the session shall have, hours included, and sentences on what turned out other than was asked for.
+
+    Asks the repository for its own files. Raises BadRequest, RepoError.
+    """
+    read = getattr(service.repos, "read", None)
+    asked = resources.asked_in(read(found, resources.FILES) if read else {})
+    default = base.Resources(**backend.setting.resources.model_dump())
+    chosen, notes = resources.settle(asked, wish.resources, default)
+    longest = backend.setting.max_hours or service.settings.max_hours
+    hours = longest if chosen.hours is None else chosen.hours
     if hours <= 0:
         raise errors.BadRequest("A session needs a positive number of hours.")
+    if asked.required.hours and asked.required.hours > longest:
+        notes.append(
+            f"{asked.file} requires {asked.required.hours:g} hours; no session here is longer than {longest:g}."
+        )
+    return replace(chosen, hours=min(hours, longest)), notes
+
+
+def preparing(chosen: settings.Settings) -> dt.timedelta:
+    """The longest that a launch may take from its place to a running session."""
+    return dt.timedelta(minutes=chosen.boot_minutes * chosen.attempts + chosen.build_minutes)
+
+
+def row(
+    service: Service,
+    person: people.Person,
+    wish: Wish,
+    found: repos.Resolved,
+    backend: backends.Backend,
+    has: base.Resources,
+) -> Launch:
+    """The launch this wish makes, not yet written."""
+    now, chosen = service.now(), service.settings
+    hours = has.hours or chosen.max_hours
     path = wish.path if wish.path is not None else _asked_to_open(found)
-    preparing = dt.timedelta(minutes=chosen.boot_minutes * chosen.attempts + chosen.build_minutes)
     return Launch(
-        id=crypto.new_id(12),
+        id=wish.launch_id or crypto.new_id(12),
         person=person.id,
         name=wish.name or f"{found.slug[:40]}-{crypto.new_id(6)}",
-        fingerprint=_fingerprint(found.repo_url, found.commit, path, backend.name, hours),
+        fingerprint=_fingerprint(found.repo_url, found.commit, path, backend.name, asdict(has)),
         spec=found.spec_string,
         repo_url=found.repo_url,
         web_url=found.web_url,
         title=found.spec.repo.partition("://")[2].removesuffix(".git") or found.spec.repo,
         ref=found.ref,
         commit=found.commit,
+        content=dict(found.content),
         path=path,
         backend=backend.name,
         hours=hours,
+        cpu=has.cpu,
+        memory_mb=has.memory_mb,
+        disk_gb=has.disk_gb,
+        gpu=has.gpu,
         idle_minutes=backend.setting.idle_minutes or chosen.idle_minutes,
+        asked_from=wish.asked_from,
+        request=dict(wish.request),
+        build_only=wish.build_only,
+        image="",
         state=State.WAITING,
         phase=Phase.WAITING,
         stop_wanted=False,
@@ -77,7 +136,7 @@ def row(
         message="",
         created_at=now,
         entered_at=now,
-        deadline_at=now + preparing + dt.timedelta(hours=hours),
+        deadline_at=now + preparing(chosen) + dt.timedelta(hours=hours),
         due_at=now,
         events=0,
     )
