@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import servers
+from tests.servers import docker
 
 CLONE = Path(__file__).resolve().parent.parent
 PYTEST = (sys.executable, "-m", "pytest", "--durations=5")
@@ -85,6 +86,8 @@ SUITES = (
           needs=(servers.GIT, servers.CHROMIUM)),
     Suite(name="crashes", about="SIGKILL of everything, everywhere (--schedules N --seed S)", minutes=60,
           commands=tests_in("crashes"), needs=(servers.GIT, servers.POSTGRES)),
+    Suite(name="docker", about="sessions in containers, on a real engine", minutes=20,
+          commands=tests_in("docker"), needs=(servers.GIT, docker.NEED)),
     Suite(name="bench", about="beside configurable-http-proxy and beside no proxy", minutes=15, commands=bench,
           needs=(servers.NPM,)),
 )  # fmt: skip
