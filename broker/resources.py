@@ -30,8 +30,9 @@ MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b?)", re.IGNORECASE)
 MEGABYTES = {"": 1.0, "k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0 * 1024}
 KEYS = ("cpu", "memory", "disk", "gpu", "hours")
 UNITS = {"cpu": "processors", "memory_mb": "MB of memory", "disk_gb": "GB of disk", "gpu": "GPUs", "hours": "hours"}
-COMMENT = re.compile(r"^\s*//.*$|(?<=[\s,{}\[\]])//.*$|/\*.*?\*/", re.MULTILINE | re.DOTALL)
-TRAILING_COMMA = re.compile(r",(\s*[}\]])")
+COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
+"""A comment in JSON, or a string, which may hold what looks like one."""
+TRAILING_COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])')
 
 
 NOTHING = Resources()
@@ -145,9 +146,13 @@ def _count(value: Any) -> int:
     return number
 
 
+def _string(found: re.Match[str]) -> str:
+    return found[1] or ""
+
+
 def _from_devcontainer(text: str) -> Asked:
     """JSON with comments, as its specification allows. `gpu: optional` is a recommendation."""
-    plain = TRAILING_COMMA.sub(r"\1", COMMENT.sub("", text))
+    plain = TRAILING_COMMA.sub(_string, COMMENT.sub(_string, text))
     told = (json.loads(plain) or {}).get("hostRequirements") or {}
     gpu = told.get("gpu")
     required = Resources(

@@ -131,6 +131,11 @@ def launch(
     on: Annotated[str | None, typer.Option(metavar="BACKEND", help="Where to run; see `anybinder backends`.")] = None,
     path: Annotated[str | None, typer.Option(help="File to open, or a URL path beginning with /.")] = None,
     name: Annotated[str | None, typer.Option(help="The same name again reconnects instead of starting twice.")] = None,
+    hours: Annotated[float | None, typer.Option(help="End it after so many hours.")] = None,
+    cpu: Annotated[float | None, typer.Option(help="Processors it needs.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory it needs, like 4G or 512M.")] = None,
+    disk: Annotated[str | None, typer.Option(help="Disk it needs, like 20G.")] = None,
+    gpu: Annotated[int | None, typer.Option(help="GPUs it needs.")] = None,
     no_browser: NoBrowser = False,
     as_json: Json = False,
 ) -> None:
@@ -138,6 +143,7 @@ def launch(
     from broker.cli import launching
 
     wish = {"repo": repo, "ref": ref, "backend": on, "path": path, "name": name, "consent": True}
+    wish |= {"hours": hours, "cpu": cpu, "memory": memory, "disk": disk, "gpu": gpu}
     with told():
         launching.launch(wish, browser=not no_browser and not as_json, as_json=as_json)
 

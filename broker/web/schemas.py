@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from broker import sessions
+from broker import errors, resources, sessions
 from broker.models import Launch, State
 from broker.service import Service
 
 
-class LaunchRequest(BaseModel):
-    """A wish, as JSON."""
+def _amount(read: Callable[[Any], int]) -> BeforeValidator:
+    """`4G` as well as a number."""
 
-    model_config = ConfigDict(extra="forbid")
+    def validate(value: Any) -> Any:
+        try:
+            return value if value is None else read(value)
+        except errors.BadRequest as fault:
+            raise ValueError(str(fault)) from None
+
+    return BeforeValidator(validate, json_schema_input_type=str | float | None)
+
+
+class LaunchRequest(BaseModel):
+    """A wish, as JSON. `memory` is `4G`, `512M` or a number of megabytes; `disk` is `20G` or a number of gigabytes."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     repo: str = Field(min_length=1, max_length=2000)
     ref: str | None = Field(None, max_length=500)
@@ -22,6 +35,10 @@ class LaunchRequest(BaseModel):
     backend: str | None = Field(None, max_length=64)
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     hours: float | None = Field(None, gt=0, le=24 * 30)
+    cpu: float | None = Field(None, gt=0, le=10_000)
+    memory_mb: Annotated[int | None, _amount(resources.megabytes)] = Field(None, alias="memory")
+    disk_gb: Annotated[int | None, _amount(resources.gigabytes)] = Field(None, alias="disk")
+    gpu: int | None = Field(None, ge=0, le=1000)
     consent: bool | str = False
 
 
@@ -45,6 +62,11 @@ def launch_json(service: Service, launch: Launch) -> dict[str, Any]:
         "path": launch.path,
         "backend": launch.backend,
         "hours": launch.hours,
+        "cpu": launch.cpu,
+        "memory_mb": launch.memory_mb,
+        "disk_gb": launch.disk_gb,
+        "gpu": launch.gpu,
+        "image": launch.image,
         "idle_minutes": launch.idle_minutes,
         "reason": launch.reason,
         "message": launch.message,
