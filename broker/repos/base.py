@@ -199,6 +199,12 @@ def _opened(query: Mapping[str, list[str]]) -> dict[str, Any]:
     return {"urlpath": wanted}
 
 
+def below(host: str) -> str:
+    """The `detect` of a provider whose pages are on this host. As BinderHub has it, a name without any host counts too."""
+    dotted = host.replace(".", r"\.")
+    return rf"^(https?:\/\/{dotted}\/)?(?<repo>.*[^\/])\/?"
+
+
 def quoted(text: str) -> str:
     """For BinderHub's strings: slashes stay, as people write them in branches."""
     return quote(text, safe="/~+@,;=!$&'()*:")

@@ -46,26 +46,32 @@ class Http:
         self._held: dict[str, float] = {}
         self._clients: dict[bool, httpx.Client] = {}
         self._lock = threading.Lock()
-        self.remaining: int | None = None
-        """How many more questions the API last asked will answer in this hour."""
+        self._remaining: dict[str, int] = {}
 
-    def ask_api(self, url: str, *, accept: str, token: str = "") -> Answer:
+    def ask_api(
+        self, url: str, *, accept: str, token: str = "", lasting: Callable[[Answer], bool] | None = None
+    ) -> Answer:
         """Ask a host that the operator of this broker chose; the token goes to this origin and nowhere else.
 
-        An unchanged answer costs no quota, one of 404 is kept for five minutes. Raises RateLimited, HostUnavailable.
+        An unchanged answer costs no quota, one that is `lasting` (404, unless said otherwise) is kept for five minutes.
+        Raises RateLimited, HostUnavailable.
         """
         key = (url, accept, bool(token))
-        if missing := self._missing.get(key):
-            return missing
+        if gone := self._missing.get(key):
+            return gone
         known = self._tagged.get(key)
         answer = self._ask_politely(url, api_headers(accept, token, known))
         if answer.status == 304 and known:
             return known
         if answer.status == 200 and "etag" in answer.headers:
             self._tagged.put(key, answer)
-        if answer.status == 404:
+        if (lasting or missing)(answer):
             self._missing.put(key, answer)
         return answer
+
+    def known(self, url: str, *, accept: str, token: str = "") -> Answer | None:
+        """What `ask_api` was last told, however long ago: for the days on which the API says nothing."""
+        return self._tagged.get((url, accept, bool(token)))
 
     def ask(self, url: str, *, longest: int = LONGEST_BODY) -> Answer:
         """Ask any host on somebody's behalf, following redirects. Raises NotAllowed where `safety` says no."""
@@ -82,6 +88,10 @@ class Http:
         raise errors.HostUnavailable(
             "This address leads on and on to others. Use the address of the repository itself."
         )
+
+    def remaining(self, url: str) -> int | None:
+        """How many more questions this API will answer in this hour, as far as it has said."""
+        return self._remaining.get(origin_of(url))
 
     def _ask_politely(self, url: str, headers: dict[str, str]) -> Answer:
         origin = origin_of(url)
@@ -135,7 +145,7 @@ class Http:
     def _note_quota(self, answer: Answer) -> None:
         left = answer.headers.get("x-ratelimit-remaining", "")
         if left.isdigit():
-            self.remaining = int(left)
+            self._remaining[origin_of(answer.url)] = int(left)
 
 
 def bounded(response: httpx.Response, longest: int) -> bytes:
@@ -156,6 +166,11 @@ def api_headers(accept: str, token: str, known: Answer | None) -> dict[str, str]
     if known:
         headers["If-None-Match"] = known.headers["etag"]
     return headers
+
+
+def missing(answer: Answer) -> bool:
+    """True where there is no such thing."""
+    return answer.status == 404
 
 
 def location(answer: Answer) -> str | None:

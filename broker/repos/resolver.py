@@ -9,7 +9,7 @@ from dataclasses import replace
 import httpx
 
 from broker import settings
-from broker.repos import asking, base, cache, errors, http, remotes, safety
+from broker.repos import asking, base, cache, errors, github, http, remotes, safety
 
 KEPT = 1024
 OLD_DEFAULTS = ("master", "main")
@@ -42,8 +42,8 @@ class Resolver:
 
     @property
     def api_remaining(self) -> int | None:
-        """How many look-ups the API last asked leaves us in this hour, for the metric."""
-        return self._asking.http.remaining
+        """How many look-ups GitHub leaves us in this hour, for the metric."""
+        return self._asking.http.remaining(github.GitHub().api_url(self._asking))
 
     def _fresh(self, spec: base.RepoSpec) -> base.Resolved:
         found = self._forgiving(spec)
