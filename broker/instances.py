@@ -31,6 +31,8 @@ class Line(BaseModel):
 
     phase: Phase
     message: str
+    image: str = Field("", max_length=512)
+    """The image that was built or found, on the line that says so."""
 
 
 class Status(BaseModel):
@@ -154,12 +156,16 @@ def _take_lines(service: Service, session: orm.Session, launch: Launch, order: O
 
 def _take_line(service: Service, session: orm.Session, launch: Launch, line: Line) -> None:
     message = line.message[:LINE_MOST]
+    more = {"imageName": line.image} if line.image else {}
+    launch.image = line.image or launch.image
     if line.phase is Phase.FAILED:
         launches.want_stop(service, session, launch, reason=errors.AgentFailed.reason, message=message)
     elif launch.state in BOUGHT and not launch.stop_wanted:
         # `ready` is for the broker to say; a phase after the outcome is a line like any other.
         phase = None if line.phase is Phase.READY else line.phase
-        events.append(service, session, launch, message, phase=phase)
+        events.append(service, session, launch, message, phase=phase, **more)
+        if launch.build_only and line.image:
+            launches.finish_build(service, session, launch)
     else:
         events.append(service, session, launch, message)
 

@@ -157,6 +157,13 @@ def want_stop(service: Service, session: orm.Session, launch: Launch, *, reason:
     db.after_commit(session, lambda: service.queue.enqueue("advance", launch.id))
 
 
+def finish_build(service: Service, session: orm.Session, launch: Launch) -> None:
+    """The image that was all that was wanted is there. The launch is locked by this transaction."""
+    launch.stop_wanted, launch.reason, launch.due_at = True, "built", service.now()
+    events.append(service, session, launch, "The image is built.", phase=Phase.READY, imageName=launch.image)
+    db.after_commit(session, lambda: service.queue.enqueue("advance", launch.id))
+
+
 def get(service: Service, person: people.Person, launch_id: str) -> Launch:
     """This person's launch, or the one whose token they showed. Raises NotFound, also for somebody else's."""
     with service.db.reading() as session:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import ipaddress
 import os
+import re
 import socket
 import stat
 import tempfile
@@ -16,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, SecretStr, model_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from broker.home import default_home
@@ -46,6 +48,11 @@ class SpecConfig(BaseModel):
     """Regular expression that the spec must match from its beginning; case does not count."""
     config: RepoConfig = RepoConfig()
 
+    @field_validator("pattern")
+    @classmethod
+    def _pattern_can_be_read(cls, pattern: str) -> str:
+        return compiled(pattern).pattern
+
 
 class Policy(BaseModel):
     """Which repositories may run, and how many sessions of one; BinderHub's words and meaning.
@@ -66,6 +73,13 @@ class Policy(BaseModel):
     """How many sessions of one repository may run at once. Empty: any number."""
     per_repo_quota_higher: int | None = None
     """The same for `high_quota_specs`."""
+
+    @field_validator("allowed_specs", "banned_specs", "high_quota_specs")
+    @classmethod
+    def _patterns_can_be_read(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            compiled(pattern)
+        return patterns
 
 
 class HostSetting(Policy):
@@ -215,6 +229,15 @@ class Settings(BaseSettings):
             raise ValueError("public_url must begin with https://: agents and browsers send secrets to it.")
         return self
 
+    @model_validator(mode="after")
+    def _names_and_networks_exist(self) -> Self:
+        known = [backend.name for backend in self.backends]
+        if self.binder_backend and self.binder_backend not in known:
+            raise ValueError(f"binder_backend is none of the backends: {', '.join(known)}.")
+        for network in self.ban_networks:
+            ipaddress.ip_network(network)
+        return self
+
     @property
     def served(self) -> bool:
         """True where others than the one local person can reach this broker."""
@@ -237,6 +260,14 @@ class Settings(BaseSettings):
             base = str(Path(tempfile.gettempdir()) / f"anybinder-{os.getuid()}")
             private_folder(Path(base))
         return private_folder(Path(base) / f"ab-{name}")
+
+
+def compiled(pattern: str) -> re.Pattern[str]:
+    """This regular expression. Raises ValueError with it, so that whoever wrote it finds it."""
+    try:
+        return re.compile(pattern, re.IGNORECASE)
+    except re.error as fault:
+        raise ValueError(f"“{pattern}” is no regular expression: {fault}.") from None
 
 
 def private_folder(path: Path) -> Path:

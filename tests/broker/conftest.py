@@ -115,11 +115,10 @@ def make_bench(home: Path, clock: Clock, repo: str) -> Iterator[Callable[..., Be
     made: list[service.Service] = []
 
     def make(cloud: DeskCloud | None = None, **chosen: Any) -> Bench:
-        at = replace(service.build(settings.Settings(home=home, **chosen)), now=clock)
+        setting = settings.BackendSetting(name="desk", provider="fake")
+        at = replace(service.build(settings.Settings(home=home, **{"backends": (setting,), **chosen})), now=clock)
         cloud = cloud or DeskCloud()
-        at.backends["desk"] = backends.Backend(
-            name="desk", title="Desk", provider=cloud, setting=settings.BackendSetting(name="desk", provider="fake")
-        )
+        at.backends["desk"] = backends.Backend(name="desk", title="Desk", provider=cloud, setting=setting)
         made.append(at)
         return Bench(at, cloud, clock, repo)
 

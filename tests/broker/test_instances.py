@@ -145,3 +145,23 @@ def test_keys_show_nothing_of_themselves(bench: Bench) -> None:
     shown = repr(bench.at) + repr(bench.at.keys) + repr(enrolment("o"))
     assert AGENT not in shown
     assert crypto.Keyring(bench.at.settings.home).derive("x").hex() not in shown
+
+
+def test_a_build_that_was_all_that_was_wanted_ends_with_the_name_of_the_image(bench: Bench) -> None:
+    launch = bench.advance(bench.request(build_only=True))
+    assert bench.enrol(launch)["spec"]["build_only"]
+    said = [{"phase": "building", "message": "…"}, {"phase": "built", "message": "Built", "image": "repo:abc"}]
+    order = bench.order(launch)
+    full = instances.Report.model_validate({"order": order.id, "first": 1, "events": said})
+    assert instances.report(bench.at, AGENT, full)["command"] == "stop"
+    lines = [line for line in bench.events(launch) if line["phase"] in ("built", "ready", "failed")]
+    assert [(line["phase"], line["imageName"]) for line in lines] == [("built", "repo:abc"), ("ready", "repo:abc")]
+    ended = bench.until_stopped(launch)
+    assert (ended.reason, ended.image) == ("built", "repo:abc")
+    assert bench.cloud.instances_by_order == {}
+
+
+def test_a_session_finds_binders_words_in_its_variables(bench: Bench) -> None:
+    launch = bench.advance(bench.request(request={"binder_request": "v2/gh/o/r/HEAD", "other": "x"}))
+    env = bench.enrol(launch)["spec"]["env"]
+    assert env == {"BINDER_REQUEST": "v2/gh/o/r/HEAD", "BINDER_REPO_URL": launch.repo_url}
