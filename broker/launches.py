@@ -298,7 +298,7 @@ def nudge(service: Service, session: orm.Session, launch: Launch) -> None:
 
 
 def place(service: Service, launch: Launch) -> Next:
-    """The chosen backend can still take it, and has a place free; else it waits for one."""
+    """The chosen backend can still take it, and has a seat free; else it waits for one."""
     backend = placement.choose(service, _owner(launch), launch.backend)
     most = backend.setting.max_sessions
     if queued := seats.take(service, launch, most):
@@ -307,7 +307,7 @@ def place(service: Service, launch: Launch) -> Next:
         return Next(state=State.WAITING, wait=seats.LOOK_SECONDS, phase=Phase.WAITING, say=say, columns=columns)
     if most is not None:
         seats.call_next(service, launch.backend)
-    # The time it waited for its place is not taken from it.
+    # The time it waited for its seat is not taken from it.
     deadline = service.now() + wishes.preparing(service.settings) + dt.timedelta(hours=launch.hours)
     return Next(state=State.PLACED, columns={"message": "", "deadline_at": deadline})
 

@@ -91,7 +91,7 @@ class Launch(Table):
 
     created_at: Mapped[dt.datetime]
     seated_at: Mapped[dt.datetime | None]
-    """When it got its place on the backend; a full backend lets launches wait, the oldest first."""
+    """When it got its seat on the backend; a full backend lets launches wait, the oldest first."""
     entered_at: Mapped[dt.datetime]
     """When the present state began."""
     ready_at: Mapped[dt.datetime | None]

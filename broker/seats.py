@@ -1,4 +1,4 @@
-"""Places on a backend: a full one lets launches wait, the oldest first, and tells them how long that will take."""
+"""Seats on a backend: a full one lets launches wait, the oldest first, and tells them how long that will take."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from broker import db
 from broker.models import Launch, State
 from broker.service import Service
 
-LOOK_SECONDS = 10  # between two looks of one that waits, should the word that a place is free have been lost
+LOOK_SECONDS = 10  # between two looks of one that waits, should the word that a seat is free have been lost
 HISTORY = 50  # newest sessions that an expectation is made from
 
 
@@ -28,7 +28,7 @@ class Queued:
 
     def __str__(self) -> str:
         first = "You are next" if not self.before else f"{self.before} before you"
-        return f"Everything is taken; waiting for a free place. {first}{self._expected()}."
+        return f"Everything is taken; waiting for a free seat. {first}{self._expected()}."
 
     def _expected(self) -> str:
         if self.seconds is None:
@@ -38,9 +38,9 @@ class Queued:
 
 
 def take(service: Service, launch: Launch, most: int | None) -> Queued | None:
-    """Give this launch a place among `most`; None once it has one. May be repeated, by any number of workers at once.
+    """Give this launch a seat among `most`; None once it has one. May be repeated, by any number of workers at once.
 
-    Nobody is overtaken: a place goes to the launch that has waited longest.
+    Nobody is overtaken: a seat goes to the launch that has waited longest.
     """
     if launch.seated_at is not None:
         return None
@@ -54,7 +54,7 @@ def take(service: Service, launch: Launch, most: int | None) -> Queued | None:
 
 
 def call_next(service: Service, backend: str) -> None:
-    """A place is free: have the launch that waited longest look again, now."""
+    """A seat is free: have the launch that waited longest look again, now."""
     with service.db.transaction() as session:
         waiting = _waiting(session, backend)
         if waiting:
@@ -69,7 +69,7 @@ def _taken(session: orm.Session, backend: str) -> int:
 
 
 def _waiting(session: orm.Session, backend: str, before: Launch | None = None) -> list[str]:
-    """Those without a place, the oldest first; with `before` only those older than it."""
+    """Those without a seat, the oldest first; with `before` only those older than it."""
     query = sa.select(Launch.id).where(
         Launch.backend == backend,
         Launch.state == State.WAITING,
@@ -84,7 +84,7 @@ def _waiting(session: orm.Session, backend: str, before: Launch | None = None) -
 
 
 def _expected_seconds(service: Service, launch: Launch, before: int, most: int) -> float | None:
-    """How long places were taken lately, spread over all of them. Rough, and better than nothing."""
+    """How long seats were taken lately, spread over all of them. Rough, and better than nothing."""
     query = (
         sa.select(Launch.seated_at, Launch.stopped_at)
         .where(Launch.backend == launch.backend, Launch.seated_at.is_not(None), Launch.stopped_at.is_not(None))

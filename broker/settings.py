@@ -104,7 +104,7 @@ class BackendSetting(Policy):
     idle_minutes: int | None = None
     max_hours: float | None = None
     max_sessions: int | None = Field(None, ge=0)
-    """How many sessions run there at once; further ones wait for a place. 0 lets nothing new in."""
+    """How many sessions run there at once; further ones wait for a seat. 0 lets nothing new in."""
     resources: ResourceSetting = ResourceSetting()
     """What a session gets where nobody asks for more or less."""
 
@@ -160,7 +160,7 @@ class Settings(BaseSettings):
     build_only: bool = False
     """Let `/build` be asked with `build_only=true` to build an image and start nothing."""
     launch_quota: int | None = None
-    """The quota that `/health` tells a federation, when it is another than the places of `binder_backend`."""
+    """The quota that `/health` tells a federation, when it is another than the seats of `binder_backend`."""
     versions: Mapping[str, Any] = {}
     """What `/versions` answers, where a federation wants it equal to its prime's. Empty: our own."""
     badge_base_url: str = ""

@@ -89,7 +89,7 @@ def needed(
 
 
 def preparing(chosen: settings.Settings) -> dt.timedelta:
-    """The longest that a launch may take from its place to a running session."""
+    """The longest that a launch may take from its seat to a running session."""
     return dt.timedelta(minutes=chosen.boot_minutes * chosen.attempts + chosen.build_minutes)
 
 

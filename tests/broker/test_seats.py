@@ -22,7 +22,7 @@ def limit(bench: Bench, most: int | None) -> Bench:
 
 @pytest.fixture
 def full(bench: Bench) -> Bench:
-    """Two places, one of them taken by nobody yet."""
+    """Two seats."""
     return limit(bench, 2)
 
 
@@ -40,12 +40,12 @@ def test_whoever_comes_too_many_waits_and_is_told_for_whom(full: Bench) -> None:
     assert [ask(full).state for _ in range(2)] == [State.STARTING] * 2
     third, fourth = ask(full), ask(full)
     assert (third.state, fourth.state) == (State.WAITING, State.WAITING)
-    assert full.said(third)[-1] == "Everything is taken; waiting for a free place. You are next."
-    assert full.said(fourth)[-1] == "Everything is taken; waiting for a free place. 1 before you."
+    assert full.said(third)[-1] == "Everything is taken; waiting for a free seat. You are next."
+    assert full.said(fourth)[-1] == "Everything is taken; waiting for a free seat. 1 before you."
     assert full.phases(fourth)[-1] == "waiting"
 
 
-def test_a_place_that_gets_free_goes_to_the_one_who_waited_longest(full: Bench) -> None:
+def test_a_seat_that_gets_free_goes_to_the_one_who_waited_longest(full: Bench) -> None:
     first, second, third, fourth = (ask(full) for _ in range(4))
     end(full, second)
     assert full.advance(third).state is State.STARTING
@@ -72,7 +72,7 @@ def test_whoever_stops_waiting_makes_nobody_wait(full: Bench) -> None:
     assert full.advance(fourth).state is State.STARTING
 
 
-def test_the_expected_time_comes_from_how_long_places_were_taken(full: Bench) -> None:
+def test_the_expected_time_comes_from_how_long_seats_were_taken(full: Bench) -> None:
     first, second = ask(full), ask(full)
     full.clock.move(minutes=10)
     end(full, first)
@@ -104,7 +104,7 @@ def test_the_same_words_are_not_said_twice(full: Bench) -> None:
     assert full.said(third) == before
 
 
-def test_a_hundred_at_once_get_no_more_places_than_there_are(make_bench: Callable[..., Bench]) -> None:
+def test_a_hundred_at_once_get_no_more_seats_than_there_are(make_bench: Callable[..., Bench]) -> None:
     bench = limit(make_bench(), 7)
     launched = [bench.request(name=f"n{number}") for number in range(30)]
     threads = [threading.Thread(target=launches.advance, args=(bench.at, one.id)) for one in launched]
