@@ -12,16 +12,22 @@ from __future__ import annotations
 from typing import Any
 
 from broker.repos.base import RepoProvider, RepoSpec, Resolved, providers, register
+from broker.repos.bitbucket import Bitbucket
 from broker.repos.errors import RepoError
+from broker.repos.gist import Gist
 from broker.repos.git import Git
 from broker.repos.github import GitHub
+from broker.repos.gitlab import GitLab
 from broker.repos.resolver import Resolver
 
 __all__ = ["RepoError", "RepoProvider", "RepoSpec", "Resolved", "Resolver", "display", "providers", "register"]
 
 PROVIDERS = (
     GitHub,
+    Gist,
     Git,
+    GitLab,
+    Bitbucket,
 )
 
 for _provider in PROVIDERS:

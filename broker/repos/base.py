@@ -36,7 +36,8 @@ class RepoSpec:
     """What a launch link asks to open that is no file: `rstudio`, `git-pull?repo=…`. Relative, else unchecked."""
     divided: bool = True
     """False: `ref` and `path` come from a web address such as `/tree/a/b/c`, and only the repository knows where the
-    name of the branch ends. Resolving decides."""
+    name of the branch ends; or, without a path, `repo` and `ref` from a link that does not keep them apart, and only the
+    host knows where the repository's address ends. Resolving decides."""
 
     @classmethod
     def parse(cls, text: str, ref: str | None = None) -> RepoSpec:
@@ -46,11 +47,13 @@ class RepoSpec:
 
     def at(self, ref: str) -> RepoSpec:
         """The same with this branch, tag or commit."""
-        ref, path = urls.ref(ref.strip()), self.path
-        together = f"{self.ref}/{self.path}"
-        if not self.divided and together.startswith(f"{ref}/"):
-            path = together.removeprefix(f"{ref}/")
-        return replace(self, ref=ref, path=path, divided=True)
+        ref, path, repo = urls.ref(ref.strip()), self.path, self.repo
+        if not self.divided and path:
+            together = f"{self.ref}/{path}"
+            path = together.removeprefix(f"{ref}/") if together.startswith(f"{ref}/") else path
+        elif not self.divided:
+            repo = f"{repo}/{self.ref}".removesuffix(f"/{ref}") if ref.endswith(f"/{self.ref}") else repo
+        return replace(self, repo=repo, ref=ref, path=path, divided=True)
 
     @property
     def spec(self) -> str:
@@ -138,6 +141,7 @@ class RepoProvider(ABC):
 
 def _parse(text: str) -> RepoSpec:
     """The order matters: what has a scheme is an address; then BinderHub's strings; then owner/name."""
+    text = urls.spelled_out(text)
     if urls.has_scheme(text) or urls.SCP.fullmatch(text) or urls.BARE_HOST.match(text):
         return _from_url(text)
     prefix, _, rest = text.partition("/")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -130,16 +131,17 @@ class Forge(base.RepoProvider):
             f"{self.named}'s answer makes no sense (status {answer.status}). Try again in a moment."
         )
 
-    def sha(self, answer: http.Answer, read: Callable[[Any], Any]) -> str:
-        """The commit in this answer. Raises HostUnavailable where there is none."""
+    def read(self, answer: http.Answer, take: Callable[[Any], Any]) -> Any:
+        """What `take` finds in this answer of JSON. Raises HostUnavailable where it is not there."""
         try:
-            commit = read(json.loads(answer.body))
+            return take(json.loads(answer.body))
         except (ValueError, TypeError, KeyError, IndexError, AttributeError):
             raise self.senseless(answer) from None
+
+    def counted(self, answer: http.Answer, commit: object) -> str:
+        """This commit, if it is one. Raises HostUnavailable."""
         if isinstance(commit, str) and re.fullmatch(r"[0-9a-f]{64}", commit):
-            raise errors.HostUnavailable(
-                "This repository counts its commits in SHA-256, which is not supported here yet."
-            )
+            raise errors.HostUnavailable(remotes.SHA_256)
         if not isinstance(commit, str) or not remotes.COMMIT.fullmatch(commit):
             raise self.senseless(answer)
         return commit
@@ -168,9 +170,13 @@ def divisions(spec: base.RepoSpec) -> Iterable[base.RepoSpec]:
 
 
 def first_that_exists(
-    candidates: Iterable[base.RepoSpec], look_up: Callable[[base.RepoSpec], base.Resolved]
+    candidates: Iterable[base.RepoSpec], look_up: Callable[[base.RepoSpec], base.Resolved], seconds: float
 ) -> base.Resolved:
-    """The first of these repositories that is there, whether or not it has the reference. Raises what the first raised."""
+    """The first of these repositories that is there, whether or not it has the reference. Raises what the first raised.
+
+    No further one is tried after so many seconds.
+    """
+    until = time.monotonic() + seconds
     first: errors.RepoError | None = None
     for spec in candidates:
         try:
@@ -179,4 +185,6 @@ def first_that_exists(
             raise
         except (errors.NotFound, errors.HostUnavailable) as refusal:
             first = first or refusal
+        if time.monotonic() > until:
+            break
     raise first or errors.NotFound

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, unquote
 
-from broker.repos import base, errors, naming, remotes, urls
+from broker.repos import base, errors, forges, naming, remotes, urls
 from broker.repos.asking import Asking
 
 HALF_DECODED = re.compile(r"([a-z][a-z0-9+.-]*:/|[^/@\s]+@[^/:\s]+:)", re.IGNORECASE)
 PAGES = (
     ("-", "tree"),  # GitLab
     ("-", "blob"),
+    ("-", "raw"),
     ("-", "commits"),
     ("-", "commit"),
     ("-", "tags"),
     ("src", "branch"),  # Gitea, Forgejo, Codeberg
     ("src", "tag"),
     ("src", "commit"),
+    ("raw", "branch"),
+    ("raw", "tag"),
+    ("raw", "commit"),
+    ("releases", "tag"),
 )
 """Of hosts anybody can run. What stands before these two segments is the repository, what follows a reference."""
-FIXED = ("commit", "tags", "tag")
+SHORT_PAGES = ("tree", "blob", "commit")
+"""The same in GitHub Enterprise, with one segment: where owner and repository stand before it."""
+FIXED = ("tags", "tag")
+TWO_SEGMENTS = ("github.com", "bitbucket.org", "codeberg.org", "gist.github.com")
+"""Hosts on which every repository is `owner/name`."""
 
 
 class Git(base.RepoProvider):
@@ -37,9 +48,11 @@ class Git(base.RepoProvider):
     validate_regex = r"[^\/]+\/.+"
 
     def parse(self, spec: str) -> base.RepoSpec:
-        address, ref = halves(spec)
+        address, ref, sure = halves(spec)
         found = self.detect(urls.split(urls.clean(address)))
-        return replace(found, ref=remotes.lowered(urls.ref(ref)), path="", divided=True) if ref else found
+        if not ref:
+            return found
+        return replace(found, ref=remotes.lowered(urls.ref(ref)), path="", divided=sure)
 
     def spec(self, spec: base.RepoSpec) -> str:
         return f"{quote(spec.repo, safe='')}/{quote(spec.ref, safe='')}"
@@ -53,11 +66,20 @@ class Git(base.RepoProvider):
             raise errors.BadSpec(
                 "This is the address of a host, not of a repository. Open the repository, paste its address."
             )
-        at = where_the_page_begins(url.segments)
-        page = opened(list(url.segments[at + 1 :])) if at else {}
+        if found := in_data_center(url):
+            return base.RepoSpec(provider=self.prefix, **found)
+        at, behind = where_the_page_begins(url.segments)
+        page = opened(list(url.segments[behind:])) if at else {}
         return base.RepoSpec(provider=self.prefix, repo=url.address(at), **page)
 
     def resolve(self, spec: base.RepoSpec, asking: Asking) -> base.Resolved:
+        if not spec.divided and not spec.path:
+            seconds = asking.settings.git_seconds
+            return forges.first_that_exists(endings(spec), lambda each: self.look_up(each, asking), seconds)
+        return self.look_up(spec, asking)
+
+    def look_up(self, spec: base.RepoSpec, asking: Asking) -> base.Resolved:
+        """The commit in a repository whose address is certain."""
         if remotes.COMMIT.fullmatch(spec.ref):
             return resolved(spec, asking.remotes.commit(spec.repo, spec.ref), "git fetch")
         names = [spec.ref] if spec.divided else remotes.openings(f"{spec.ref}/{spec.path}")
@@ -71,15 +93,15 @@ class Git(base.RepoProvider):
         raise no_ref(spec)
 
 
-def halves(spec: str) -> tuple[str, str]:
-    """Address and reference, decoded. The address has no slash when encoded as BinderHub wants it.
+def halves(spec: str) -> tuple[str, str, bool]:
+    """Address and reference, decoded, and whether it is certain where one ends.
 
-    Links made by others encode half of it (`https%3A//host/o/r/main`), and proxies decode it whole: there the last
-    segment is the reference, or what follows `.git/`.
+    The address has no slash when encoded as BinderHub wants it. Links made by others encode half of it
+    (`https%3A//host/o/r/main`), and proxies decode it whole: there only the host knows which segments are the repository.
     """
     first, _, rest = spec.partition("/")
     if not HALF_DECODED.fullmatch(urls.decoded(first) + "/") and not HALF_DECODED.match(first):
-        return urls.decoded(first), urls.decoded(rest)
+        return urls.decoded(first), urls.decoded(rest), True
     plain = urls.decoded(spec)
     plain = re.sub(
         r"^([A-Za-z][A-Za-z0-9+.-]*):/+",
@@ -88,27 +110,54 @@ def halves(spec: str) -> tuple[str, str]:
     )
     address, found, ref = plain.partition(".git/")
     if found:
-        return f"{address}.git", ref
+        return f"{address}.git", ref, True
+    scheme, _, place = plain.partition("://")
+    host, *segments = place.split("/")
+    if host.lower() in TWO_SEGMENTS:
+        return f"{scheme}://{'/'.join([host, *segments[:2]])}", "/".join(segments[2:]), True
     address, _, ref = plain.rpartition("/")
-    return address, ref
+    return address, ref, False
 
 
-def where_the_page_begins(segments: tuple[str, ...]) -> int | None:
-    """How many segments are the repository; None where the whole address is."""
+def endings(spec: base.RepoSpec) -> Iterator[base.RepoSpec]:
+    """The repositories this may mean: the longest with a reference behind it first; last the whole, without one."""
+    url = urls.split(spec.repo)
+    for at in range(len(url.raw), 0, -1):
+        ref = "/".join([*url.segments[at:], spec.ref])
+        with contextlib.suppress(errors.BadSpec):
+            yield replace(spec, repo=url.address(at), ref=urls.ref(ref), divided=True)
+    yield replace(spec, repo=f"{spec.repo}/{quote(spec.ref)}", ref="HEAD", divided=True)
+
+
+def where_the_page_begins(segments: tuple[str, ...]) -> tuple[int | None, int]:
+    """How many segments are the repository (None: all), and from which on the page says what it shows."""
     for at in range(1, len(segments) - 2):
         if segments[at : at + 2] in PAGES:
-            return at
-    return None
+            return at, at + 1
+    if len(segments) > 3 and segments[2] in SHORT_PAGES:
+        return 2, 2
+    return None, 0
 
 
 def opened(page: list[str]) -> dict[str, Any]:
-    """Reference and path of a page of GitLab or Gitea."""
+    """Reference and path of a page of GitLab, Gitea or GitHub Enterprise."""
     kind, *rest = page
-    if kind in FIXED and kind != "commit":
+    if kind in FIXED:
         return {"ref": urls.ref("tags/" + "/".join(rest))}
-    first, path = remotes.lowered(urls.ref(rest[0])), urls.path("/".join(rest[1:]))
-    sure = not path or first == "HEAD" or kind == "commit" or remotes.COMMIT.fullmatch(first) is not None
-    return {"ref": first, "path": path, "divided": sure}
+    return remotes.undivided(rest) | ({"divided": True} if kind == "commit" else {})
+
+
+def in_data_center(url: urls.Url) -> dict[str, Any] | None:
+    """What a page of Bitbucket Data Center shows: `projects/KEY/repos/name/browse/path?at=…`. None for all others."""
+    parts = url.segments
+    at = next((at for at, part in enumerate(parts[:-3]) if part in ("projects", "users")), None)
+    if at is None or parts[at + 2] != "repos" or url.scheme not in ("http", "https"):
+        return None
+    owner = parts[at + 1].lower() if parts[at] == "projects" else f"~{parts[at + 1].lower()}"
+    above = "/".join([url.address(at).rstrip("/"), "scm", quote(owner, safe="~"), quote(parts[at + 3], safe="")])
+    path = urls.path("/".join(parts[at + 5 :])) if parts[at + 4 : at + 5] == ("browse",) else ""
+    ref = dict(url.query).get("at", "")
+    return {"repo": f"{above}.git", "ref": urls.ref(ref), "path": path}
 
 
 def divided(spec: base.RepoSpec, refs: dict[str, str]) -> base.RepoSpec:

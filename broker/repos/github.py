@@ -125,7 +125,7 @@ def opened(page: list[str]) -> dict[str, Any]:
     """Reference and path of a page below the repository's own. Pages without either open the default branch."""
     match page:
         case ["tree" | "blob" | "raw" | "blame" | "edit" | "commits", *rest] if rest:
-            return undivided(rest)
+            return remotes.undivided(rest)
         case ["commit", sha, *_] | ["pull", _, "commits", sha, *_]:
             return {"ref": urls.ref(sha.lower())}
         case ["pull", number, *_] if number.isdecimal():
@@ -133,14 +133,6 @@ def opened(page: list[str]) -> dict[str, Any]:
         case ["releases", "tag", *rest] if rest:
             return {"ref": urls.ref("tags/" + "/".join(rest))}
     return {}
-
-
-def undivided(rest: list[str]) -> dict[str, Any]:
-    """Where one segment is left, or a commit leads, no question is open."""
-    first = urls.ref(rest[0])
-    path = urls.path("/".join(rest[1:]))
-    sure = not path or first == "HEAD" or remotes.COMMIT.fullmatch(first) is not None
-    return {"ref": first, "path": path, "divided": sure}
 
 
 def repository(owner: str, name: str) -> str:

@@ -11,9 +11,10 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from broker.repos import errors, http, running, safety
+from broker.repos import errors, http, running, safety, urls
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHORT = re.compile(r"[0-9a-f]{4,39}")
@@ -21,6 +22,9 @@ PROTOCOLS = ("http", "https", "git", "ssh")
 PORTS = {"http": 80, "https": 443, "git": 9418, "ssh": 22}
 PINNING_GIT = (2, 37)  # the first to know http.curloptResolve
 INFO_REFS = "/info/refs?service=git-upload-pack"
+SHA_256 = (
+    "This repository counts its commits in SHA-256, which is not supported here yet. Use one that counts in SHA-1."
+)
 DEEPEST = 30
 """Segments of a web address that may be the name of a branch; nobody nests deeper."""
 
@@ -199,6 +203,14 @@ def divided(refs: Mapping[str, str], text: str) -> tuple[str, str] | None:
     return (first.lower(), rest) if SHORT.fullmatch(first.lower()) or COMMIT.fullmatch(first.lower()) else None
 
 
+def undivided(rest: Sequence[str]) -> dict[str, Any]:
+    """Of a web address `/tree/a/b/c` what follows `tree`: where one segment is left, or a commit leads, all is known."""
+    first = lowered(urls.ref(rest[0]))
+    path = urls.path("/".join(rest[1:]))
+    sure = not path or first == "HEAD" or COMMIT.fullmatch(first) is not None
+    return {"ref": first, "path": path, "divided": sure}
+
+
 def listed(out: str, wanted: set[str]) -> dict[str, str]:
     """What `git ls-remote` printed. Its patterns match at the end of names; only exact names count here."""
     rows = [line.split("\t", 1) for line in out.splitlines() if "\t" in line]
@@ -206,7 +218,7 @@ def listed(out: str, wanted: set[str]) -> dict[str, str]:
     peeled = {name.removesuffix("^{}"): sha for sha, name in rows if name in wanted and name.endswith("^{}")}
     refs |= peeled
     if any(not COMMIT.fullmatch(sha) for sha in refs.values()):
-        raise errors.HostUnavailable("This repository counts its commits in SHA-256, which is not supported here yet.")
+        raise errors.HostUnavailable(SHA_256)
     return refs
 
 

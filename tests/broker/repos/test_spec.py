@@ -12,6 +12,7 @@ from broker import repos
 from broker.repos import errors
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
+GIST = "8a658f7f63b13768d1e75fa2464f5092"
 
 
 @pytest.mark.parametrize(
@@ -53,8 +54,56 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
         ("ssh://git@example.org:2222/p", "git/ssh%3A%2F%2Fgit%40example.org%3A2222%2Fp/HEAD"),
         ("git://example.org/p", "git/git%3A%2F%2Fexample.org%2Fp/HEAD"),
         ("http://[::1]:8080/p", "git/http%3A%2F%2F%5B%3A%3A1%5D%3A8080%2Fp/HEAD"),
-        ("https://gitlab.com/g/s/p/-/tree/main", "git/https%3A%2F%2Fgitlab.com%2Fg%2Fs%2Fp/main"),
-        ("https://gitlab.com/g/p/-/tags/v1", "git/https%3A%2F%2Fgitlab.com%2Fg%2Fp/tags%2Fv1"),
+        ("https://gitlab.com/g/s/p/-/tree/main", "gl/g%2Fs%2Fp/main"),
+        ("https://gitlab.com/g/p/-/tags/v1", "gl/g%2Fp/tags%2Fv1"),
+        ("git/https%3A//github.com/o/r/feature/x", "git/https%3A%2F%2Fgithub.com%2Fo%2Fr/feature%2Fx"),
+        (
+            "https://git.example/g/p/-/merge_requests/3",
+            "git/https%3A%2F%2Fgit.example%2Fg%2Fp%2F-%2Fmerge_requests%2F3/HEAD",
+        ),
+        ("https://ghe.example/o/r/tree/main", "git/https%3A%2F%2Fghe.example%2Fo%2Fr/main"),
+        ("https://codeberg.org/o/r/releases/tag/v1", "git/https%3A%2F%2Fcodeberg.org%2Fo%2Fr/tags%2Fv1"),
+        (
+            "https://bb.example/projects/PRJ/repos/name/browse",
+            "git/https%3A%2F%2Fbb.example%2Fscm%2Fprj%2Fname.git/HEAD",
+        ),
+        (
+            "https://x.example/ctx/users/ada/repos/n/browse/a.py?at=refs%2Fheads%2Fdev",
+            "git/https%3A%2F%2Fx.example%2Fctx%2Fscm%2F~ada%2Fn.git/refs%2Fheads%2Fdev",
+        ),
+        ("gl/g%2Fp/main", "gl/g%2Fp/main"),
+        ("gl/g%2Fs%2Fp/feature%2Fx", "gl/g%2Fs%2Fp/feature%2Fx"),
+        ("gl/g%2Fp/feature/x", "gl/g%2Fp/feature%2Fx"),
+        ("gl/g%2Fp", "gl/g%2Fp/HEAD"),
+        ("gl/g/p", "gl/g%2Fp/HEAD"),
+        ("gl/g/p/main", "gl/g%2Fp/main"),
+        ("gl/g%2Fp.git/main", "gl/g%2Fp/main"),
+        ("https://gitlab.com/g/p", "gl/g%2Fp/HEAD"),
+        ("https://gitlab.com/g/p.git", "gl/g%2Fp/HEAD"),
+        ("git@gitlab.com:g/s/p.git", "gl/g%2Fs%2Fp/HEAD"),
+        ("https://gitlab.com/g/p/tree/main", "gl/g%2Fp/main"),
+        (f"https://gitlab.com/g/p/-/commit/{SHA}", f"gl/g%2Fp/{SHA}"),
+        ("https://gitlab.com/g/p/-/merge_requests/7", "gl/g%2Fp/refs%2Fmerge-requests%2F7%2Fhead"),
+        ("https://gitlab.com/g/p/-/issues/7", "gl/g%2Fp/HEAD"),
+        ("bb/w/r/feature/x", "bb/w/r/feature/x"),
+        ("bb/w/r", "bb/w/r/HEAD"),
+        ("https://bitbucket.org/w/r", "bb/w/r/HEAD"),
+        ("git@bitbucket.org:w/r.git", "bb/w/r/HEAD"),
+        ("https://bitbucket.org/w/r/src/main/", "bb/w/r/main"),
+        ("https://bitbucket.org/w/r/branch/feature/x", "bb/w/r/feature/x"),
+        ("https://bitbucket.org/w/r/branch/feature%2Fx", "bb/w/r/feature/x"),
+        ("https://bitbucket.org/w/r/commits/branch/dev", "bb/w/r/dev"),
+        ("https://bitbucket.org/w/r/commits/tag/v1", "bb/w/r/tags/v1"),
+        (f"https://bitbucket.org/w/r/commits/{SHA}", f"bb/w/r/{SHA}"),
+        ("https://bitbucket.org/w/r/downloads/", "bb/w/r/HEAD"),
+        (f"gist/ada/{GIST}", f"gist/ada/{GIST}/HEAD"),
+        (f"gist/ada/{GIST}/master", f"gist/ada/{GIST}/HEAD"),
+        (f"gist/ada/{GIST}/{SHA}", f"gist/ada/{GIST}/{SHA}"),
+        (f"https://gist.github.com/ada/{GIST}", f"gist/ada/{GIST}/HEAD"),
+        (f"https://gist.github.com/{GIST}.git", f"gist/anonymous/{GIST}/HEAD"),
+        (f"git@gist.github.com:{GIST}.git", f"gist/anonymous/{GIST}/HEAD"),
+        (f"https://gist.github.com/ada/{GIST}/{SHA}", f"gist/ada/{GIST}/{SHA}"),
+        (f"https://gist.github.com/ada/{GIST}/revisions", f"gist/ada/{GIST}/HEAD"),
         ("https://mybinder.org/v2/gh/o/r/main", "gh/o/r/main"),
         ("https://hub.example/binder/v2/gh/o/r/a/b", "gh/o/r/a/b"),
         ("https://mybinder.org/v2/git/https%3A%2F%2Fx.org%2Fa/main", "git/https%3A%2F%2Fx.org%2Fa/main"),
@@ -79,6 +128,17 @@ def test_what_people_paste_becomes_binderhubs_own_string(text, means):
         ("https://gitlab.com/g/p/-/blob/dev/y.ipynb?ref_type=heads", "dev", "y.ipynb", False),
         ("https://codeberg.org/g/p/src/branch/dev/y.ipynb", "dev", "y.ipynb", False),
         (f"https://codeberg.org/g/p/src/commit/{SHA}/y.ipynb", SHA, "y.ipynb", True),
+        ("https://gitlab.com/g/s/p/-/blob/dev/a/y.ipynb", "dev", "a/y.ipynb", False),
+        ("https://gitlab.com/g/p/blob/dev/y.ipynb", "dev", "y.ipynb", False),
+        ("https://bitbucket.org/w/r/src/dev/a/y.ipynb", "dev", "a/y.ipynb", False),
+        (f"https://bitbucket.org/w/r/src/{SHA}/y.ipynb?at=feature%2Fx", "feature/x", "y.ipynb", True),
+        (f"https://nbviewer.org/gist/ada/{GIST}/y.ipynb", "HEAD", "y.ipynb", True),
+        (f"https://colab.research.google.com/gist/ada/{GIST}/y.ipynb", "HEAD", "y.ipynb", True),
+        (f"https://gist.githubusercontent.com/ada/{GIST}/raw/{SHA}/y.ipynb", "HEAD", "y.ipynb", True),
+        (f"https://gist.githubusercontent.com/ada/{GIST}/raw/y.ipynb", "HEAD", "y.ipynb", True),
+        ("https://codeberg.org/g/p/raw/branch/dev/y.ipynb", "dev", "y.ipynb", False),
+        ("https://ghe.example/o/r/blob/dev/y.ipynb", "dev", "y.ipynb", False),
+        ("https://bb.example/projects/P/repos/n/browse/a/y.ipynb?at=dev", "dev", "a/y.ipynb", True),
         ("https://mybinder.org/v2/gh/o/r/main?labpath=a%2Fb.ipynb", "main", "a/b.ipynb", True),
         ("https://mybinder.org/v2/gh/o/r/main?filepath=b.ipynb&urlpath=lab", "main", "b.ipynb", True),
         ("https://mybinder.org/v2/gh/o/r/main?urlpath=lab%2Ftree%2Fb.ipynb", "main", "b.ipynb", True),
@@ -205,9 +265,52 @@ def test_any_reference_that_git_takes_survives_the_round_trip(ref, repo):
     assert repos.RepoSpec.parse(str(spec)) == spec
 
 
+def test_people_are_offered_hosts_in_binderhubs_own_order_and_git_is_shown_an_address_last():
+    known = [
+        "gh",
+        "gist",
+        "git",
+        "gl",
+        "bb",
+        "zenodo",
+        "figshare",
+        "hydroshare",
+        "dataverse",
+        "ckan",
+        "osf",
+        "swh",
+        "docker",
+    ]
+    shown = [each["id"] for each in repos.display()]
+    assert shown == [each for each in known if each in shown]
+    assert {"gh", "gist", "git", "gl", "bb"} <= set(shown)
+    assert [each.prefix for each in repos.providers.values() if each.takes_every_address] == ["git"]
+
+
 def test_the_providers_describe_themselves_as_binderhubs_do():
-    shown = repos.display()
-    assert [each["id"] for each in shown] == ["gh", "git"]
-    assert all(set(each) - {"detect"} == {"displayName", "id", "spec", "repo", "ref"} for each in shown)
-    assert shown[0]["ref"] == {"enabled": True, "default": "HEAD"}
-    assert [each["repo"]["urlEncode"] for each in shown] == [False, True]
+    shown = {each["id"]: each for each in repos.display()}
+    assert all(set(each) - {"detect"} == {"displayName", "id", "spec", "repo", "ref"} for each in shown.values())
+    assert all(set(each["repo"]) == {"label", "placeholder", "urlEncode"} for each in shown.values())
+    assert shown["gh"]["ref"] == {"enabled": True, "default": "HEAD"}
+    assert [prefix for prefix in ("gh", "gist", "git", "gl", "bb") if shown[prefix]["repo"]["urlEncode"]] == [
+        "git",
+        "gl",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "typed", "repo"),
+    [
+        ("gh", "https://github.com/org/repo", "org/repo"),
+        ("gh", "http://github.com/org/repo/", "org/repo"),
+        ("gh", "org/repo", "org/repo"),
+        ("gl", "https://gitlab.com/group/sub/repo/", "group/sub/repo"),
+        ("gl", "group/repo/", "group/repo"),
+        ("gist", "https://gist.github.com/user/12345", "user/12345"),
+        ("gist", "user/12345/", "user/12345"),
+        ("bb", "https://bitbucket.org/user/repo", "user/repo"),
+    ],
+)
+def test_pages_of_others_take_the_repository_out_of_what_is_typed_as_with_binderhub(prefix, typed, repo):
+    pattern = next(each["detect"]["regex"] for each in repos.display() if each["id"] == prefix)
+    assert re.match(pattern.replace("(?<", "(?P<"), typed)["repo"] == repo
