@@ -37,7 +37,7 @@ class Answer:
 
 
 class Http:
-    """GET, nothing else. Threads share it."""
+    """GET, and HEAD where asked exactly. Threads share it."""
 
     def __init__(self, *, safety: safety.Safety, client: Client, clock: Callable[[], float]) -> None:
         self._safety, self._client, self._clock = safety, client, clock
@@ -89,23 +89,47 @@ class Http:
             "This address leads on and on to others. Use the address of the repository itself."
         )
 
+    def ask_exactly(
+        self, url: str, headers: Mapping[str, str], *, method: str = "GET", trusted: bool = False
+    ) -> Answer:
+        """One question with these headers: nothing is followed and nothing kept. Raises as `ask` and `ask_api` do.
+
+        `trusted`: the operator of this broker chose the host. `method`: `HEAD` where the headers are all that is wanted.
+        """
+        origin = origin_of(url)
+        self._refuse_while_held(origin)
+        answer = self._get(
+            url, dict(headers), trusted=trusted or not self._safety.served, longest=LONGEST_BODY, method=method
+        )
+        self._heed(origin, answer)
+        return answer
+
     def remaining(self, url: str) -> int | None:
         """How many more questions this API will answer in this hour, as far as it has said."""
         return self._remaining.get(origin_of(url))
 
     def _ask_politely(self, url: str, headers: dict[str, str]) -> Answer:
         origin = origin_of(url)
+        self._refuse_while_held(origin)
+        answer = self._within_origin(url, headers)
+        self._note_quota(answer)
+        self._heed(origin, answer)
+        return answer
+
+    def _refuse_while_held(self, origin: str) -> None:
         wait = self._held.get(origin, 0) - self._clock()
         if wait > 0:
             raise rate_limited(origin, wait)
-        answer = self._within_origin(url, headers)
-        self._note_quota(answer)
+
+    def _heed(self, origin: str, answer: Answer) -> None:
+        """Stay away for as long as this host wants."""
         if (seconds := seconds_to_wait(answer, self._clock())) is not None:
             self._held[origin] = self._clock() + seconds
             raise rate_limited(origin, seconds)
         if answer.status >= 500:
-            raise errors.HostUnavailable(f"{host_of(url)} has trouble (status {answer.status}). Try again in a moment.")
-        return answer
+            raise errors.HostUnavailable(
+                f"{host_of(origin)} has trouble (status {answer.status}). Try again in a moment."
+            )
 
     def _within_origin(self, url: str, headers: dict[str, str]) -> Answer:
         """Repositories get renamed, and APIs say so by redirects. One that leaves the API is not followed."""
@@ -117,9 +141,9 @@ class Http:
             url = target
         raise errors.HostUnavailable(f"{host_of(url)} answers with one redirect after another. Try again later.")
 
-    def _get(self, url: str, headers: dict[str, str], *, trusted: bool, longest: int) -> Answer:
+    def _get(self, url: str, headers: dict[str, str], *, trusted: bool, longest: int, method: str = "GET") -> Answer:
         try:
-            with self._client_for(trusted).stream("GET", url, headers=headers) as response:
+            with self._client_for(trusted).stream(method, url, headers=headers) as response:
                 body = bounded(response, longest)
                 return Answer(status=response.status_code, headers=response.headers, body=body, url=url)
         except httpx.TimeoutException:

@@ -16,6 +16,13 @@ SCP = re.compile(r"([A-Za-z0-9_][\w.-]*)@([A-Za-z0-9][A-Za-z0-9.-]*):(?!//)([^\s
 BARE_HOST = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}(:[0-9]+)?/.", re.ASCII)
 HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?|\[[0-9A-Fa-f:.]+\]", re.ASCII)
 
+SHORTHANDS = (
+    (re.compile(r"(doi:\s*)?(?=10\.[0-9]{4,9}(\.[0-9]+)*/.)", re.IGNORECASE), "https://doi.org/"),
+    (re.compile(r"(?=swh:1:)", re.IGNORECASE), "https://archive.softwareheritage.org/"),
+    (re.compile(r"docker://"), "docker/"),
+)
+"""What people cite or type without an address, and what stands for it."""
+
 REFUSED_IN_REFS = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(/|$)|(^|/)\.")
 """What git itself refuses in the name of a reference (git-check-ref-format)."""
 
@@ -91,6 +98,14 @@ def path(text: str) -> str:
     text = text.strip("/")
     if len(text) > LONGEST or not text.isprintable() or ".." in text.split("/"):
         raise errors.BadSpec("The path leads out of the repository, or is no path. Check it.")
+    return text
+
+
+def spelled_out(text: str) -> str:
+    """`10.5281/zenodo.7`, `doi:10.…`, `swh:1:…` and `docker://…` as an address, or as BinderHub's string; else the same."""
+    for shorthand, address in SHORTHANDS:
+        if found := shorthand.match(text):
+            return address + text[found.end() :]
     return text
 
 
