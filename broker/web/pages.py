@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import pydantic
-from fastapi import APIRouter, Form, Query, Request
+from fastapi import APIRouter, Depends, Form, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.templating import Jinja2Templates
 
@@ -36,22 +37,22 @@ SEE_OTHER = 303
 ENDED_MOST = 20  # sessions that are over, on the page of sessions
 
 
+def _typed_in_link(request: Request) -> views.Filled:
+    """The fields of a form as the query of its link has them."""
+    return views.Filled(**{name: request.query_params.get(name, "") for name in views.Filled.FIELDS})
+
+
 @router.get("/")
 def home(
     request: Request,
     at: deps.At,
+    typed: Annotated[views.Filled, Depends(_typed_in_link)],
     key: Annotated[str, Query()] = "",
-    repo: str = "",
-    ref: str = "",
-    path: str = "",
-    backend: str = "",
-    name: str = "",
 ) -> Response:
     """The launch form, filled in by its link; a one-time key in the address signs the browser in first."""
     if key:
         return _sign_in(request, key)
-    person = deps.person(request)
-    return _form(request, at, person, views.Filled(repo=repo, ref=ref, path=path, backend=backend, name=name))
+    return form(request, at, deps.person(request), typed)
 
 
 def _sign_in(request: Request, key: str) -> Response:
@@ -76,26 +77,46 @@ def _sign_in(request: Request, key: str) -> Response:
 
 @dataclass(frozen=True, kw_only=True)
 class Wrong:
-    """What is said beside which field."""
+    """What is said beside which fields."""
 
-    sentence: str
-    field: str
+    sentences: Mapping[str, str]
     status: int
 
 
-def _form(
-    request: Request, at: deps.At, person: Person, filled: views.Filled, wrong: Wrong | None = None
+def form(
+    request: Request,
+    at: deps.At,
+    person: Person,
+    filled: views.Filled,
+    wrong: Wrong | None = None,
+    link: Mapping[str, Any] | None = None,
 ) -> HTMLResponse:
+    """The launch form, filled in. `link`: what a page that BinderHub's clients read has besides (`v2.shared`)."""
     places = placement.places(at, person)
+    offered = [place for place in places if place.name in filled.backends] or places
+    problems = {**filled.problems(), **_unknown_places(filled, places), **(wrong.sentences if wrong else {})}
     context = {
         "typed": filled.typed,
-        "places": places,
-        "chosen": _chosen(places, filled.typed["backend"]),
+        "places": offered,
+        "chosen": _chosen(offered, filled.typed["backend"]),
         "running": launches.listed(at, person, running=True),
-        "error": wrong.sentence if wrong else "",
-        "field": wrong.field if wrong else "",
+        "problems": problems,
+        "field": next(iter(problems), ""),
+        "more": any(filled.typed[name] or name in problems for name in ("name", *filled.SIZES)),
+        "link": link,
     }
-    return _page(request, "home.html", context, status=wrong.status if wrong else 200)
+    headers = link["headers"] if link else None
+    return page(request, "home.html", context, status=wrong.status if wrong else 200, headers=headers)
+
+
+def _unknown_places(filled: views.Filled, places: list[placement.Place]) -> dict[str, str]:
+    """A sentence where the link names places that there are not."""
+    known = {place.name for place in places}
+    unknown = [name for name in (filled.typed["backend"], *filled.backends) if name and name not in known]
+    if not unknown:
+        return {}
+    named = ", ".join(f"“{name[:40]}”" for name in dict.fromkeys(unknown))
+    return {"backend": f"The link asks for {named}, which is no place to run here. Choose one of these."}
 
 
 def _chosen(places: list[placement.Place], asked: str) -> str:
@@ -104,32 +125,32 @@ def _chosen(places: list[placement.Place], asked: str) -> str:
     return asked if asked in opened else next(iter(opened), "")
 
 
+async def _typed_in_form(request: Request) -> views.Filled:
+    """The fields of a form that was sent."""
+    sent = await request.form()
+    return views.Filled(**{name: str(sent.get(name, "")) for name in views.Filled.FIELDS})
+
+
 @router.post("/launch")
 def launch(
     request: Request,
     at: deps.At,
     asking: deps.Asking,
-    repo: Annotated[str, Form()] = "",
-    ref: Annotated[str, Form()] = "",
-    path: Annotated[str, Form()] = "",
-    backend: Annotated[str, Form()] = "",
-    name: Annotated[str, Form()] = "",
+    filled: Annotated[views.Filled, Depends(_typed_in_form)],
     consent: Annotated[str, Form()] = "",
 ) -> Response:
     """Launch it, after asking once per commit where it runs as the person. What was typed survives every refusal."""
-    filled = views.Filled(repo=repo, ref=ref, path=path, backend=backend, name=name)
     try:
         found, _new = launches.request(at, asking, filled.wish(consent))
     except errors.ConsentNeeded:
         return _ask_consent(request, at, filled)
     except pydantic.ValidationError as error:
-        field = str(error.errors()[0]["loc"][0])
-        return _form(
-            request, at, asking, filled, Wrong(sentence=views.unusable(filled, field), field=field, status=422)
-        )
+        fields = [str(one["loc"][0]) for one in error.errors()]
+        sentences = {field: views.unusable(filled, field) for field in fields}
+        return form(request, at, asking, filled, Wrong(sentences=sentences, status=422))
     except (errors.BrokerError, clouds.ProviderError) as error:
         status = getattr(error, "status_code", 502)
-        return _form(request, at, asking, filled, Wrong(sentence=str(error), field=_field(error), status=status))
+        return form(request, at, asking, filled, Wrong(sentences={_field(error): str(error)}, status=status))
     return RedirectResponse(f"/launches/{found.id}", status_code=SEE_OTHER)
 
 
@@ -145,7 +166,7 @@ def _field(error: Exception) -> str:
 def _ask_consent(request: Request, at: deps.At, filled: views.Filled) -> HTMLResponse:
     found = at.repos.resolve(repos.RepoSpec.parse(filled.typed["repo"], ref=filled.typed["ref"] or None))
     context = {"typed": filled.typed, "found": found, "edit": filled.link(), **views.described(found)}
-    return _page(request, "consent.html", context)
+    return page(request, "consent.html", context)
 
 
 @router.get("/launches/{launch_id}")
@@ -156,7 +177,7 @@ def progress(request: Request, at: deps.At, launch_id: str, key: str = "") -> Re
     found = launches.get(at, deps.person(request), launch_id)
     lines = views.newest_lines(at, found)
     context = {"launch": views.launch(at, found, lines), "lines": lines, "again": views.again(found)}
-    return _page(request, "progress.html", context)
+    return page(request, "progress.html", context)
 
 
 @router.get("/launches/{launch_id}/open")
@@ -192,7 +213,7 @@ def mine(request: Request, at: deps.At, asking: deps.Asking) -> Response:
         "running": running,
         "ended": [{**views.launch(at, one), "again": views.again(one)} for one in ended],
     }
-    return _page(request, "sessions.html", context)
+    return page(request, "sessions.html", context)
 
 
 TITLES = {
@@ -210,9 +231,17 @@ def error_page(request: Request, status: int, sentence: str, reason: str) -> HTM
     """The page for anything that went wrong."""
     title = TITLES.get(status, "Something went wrong")
     context = {"status": status, "title": title, "sentence": sentence, "reason": reason}
-    return _page(request, "error.html", context, status=status)
+    return page(request, "error.html", context, status=status)
 
 
-def _page(request: Request, name: str, context: dict[str, Any], *, status: int = 200) -> HTMLResponse:
+def page(
+    request: Request,
+    name: str,
+    context: dict[str, Any],
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> HTMLResponse:
     """Pages say what is the case now: a browser that goes back asks again."""
-    return templates.TemplateResponse(request, name, context, status_code=status, headers={"cache-control": "no-store"})
+    sent = {"cache-control": "no-store", **(headers or {})}
+    return templates.TemplateResponse(request, name, context, status_code=status, headers=sent)

@@ -6,6 +6,8 @@ import re
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+import pydantic
+
 from broker import backends, errors, events, placement, repos, wishes
 from broker.models import Launch, Phase, State
 from broker.people import Person
@@ -43,33 +45,56 @@ SOME_ADVICE = "The log below shows how far it came. Everything you typed is kept
 class Filled:
     """What somebody typed, kept whatever happens."""
 
-    FIELDS = ("repo", "ref", "path", "backend", "name")
+    FIELDS = ("repo", "ref", "path", "backend", "name", "backends", "cpu", "memory", "disk", "gpu", "hours")
+    SIZES = ("cpu", "memory", "disk", "gpu", "hours")
 
     def __init__(self, **typed: str) -> None:
         self.typed = {name: typed.get(name, "").strip() for name in self.FIELDS}
+
+    @property
+    def backends(self) -> list[str]:
+        """The places that a link limits the choice to; none for all."""
+        return [name for part in self.typed["backends"].split(",") if (name := part.strip())]
 
     def wish(self, consent: str = "") -> wishes.Wish:
         """The same as a wish, checked as one of the JSON interface; what was left empty is not asked for.
 
         Raises pydantic.ValidationError, with the name of the field.
         """
-        given = {name: value for name, value in self.typed.items() if value or name == "repo"}
+        given = {name: value for name, value in self.typed.items() if name != "backends" and (value or name == "repo")}
         asked = schemas.LaunchRequest.model_validate({**given, "consent": consent or False})
         # A form agrees to one commit, the one it showed; never to whatever comes.
-        return wishes.Wish(**asked.model_dump(exclude={"consent"}), consent=consent)
+        return wishes.Wish(**asked.model_dump(exclude={"consent"}), consent=consent, asked_from="page")
+
+    def problems(self) -> dict[str, str]:
+        """A sentence for every field that holds what it cannot. Looks nothing up; an empty repository is none."""
+        try:
+            Filled(**{**self.typed, "repo": self.typed["repo"] or "-"}).wish()
+        except pydantic.ValidationError as error:
+            fields = [str(one["loc"][0]) for one in error.errors()]
+            return {field: unusable(self, field) for field in fields}
+        return {}
 
     def link(self) -> str:
         """The form, filled in like this."""
         return "/?" + urlencode({name: value for name, value in self.typed.items() if value})
 
 
+UNUSABLE = {
+    "name": "A name has letters, digits, dots and hyphens, at most 63, and begins with a letter or digit.",
+    "cpu": "This is no number of processors. Write it like 2 or 0.5.",
+    "memory": "This is no amount of memory. Write it like 4G or 512M.",
+    "disk": "This is no amount of disk space. Write it like 20G.",
+    "gpu": "This is no number of GPUs. Write 0, 1 or more.",
+    "hours": "This is no number of hours. Write one above 0, and at most 720.",
+}
+
+
 def unusable(filled: Filled, field: str) -> str:
     """The sentence beside a field that holds what it cannot."""
     if field == "repo" and not filled.typed["repo"]:
         return "Give a repository: its address as you would paste it, or owner/name for GitHub."
-    if field == "name":
-        return "A name has letters, digits, dots and hyphens, at most 63, and begins with a letter or digit."
-    return "This is too long. Shorten it."
+    return UNUSABLE.get(field, "This is too long. Shorten it.")
 
 
 def described(found: repos.Resolved) -> dict[str, str]:
