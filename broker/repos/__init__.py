@@ -13,12 +13,20 @@ from typing import Any
 
 from broker.repos.base import RepoProvider, RepoSpec, Resolved, providers, register
 from broker.repos.bitbucket import Bitbucket
+from broker.repos.ckan import CKAN
+from broker.repos.dataverse import Dataverse
+from broker.repos.docker import Docker
 from broker.repos.errors import RepoError
+from broker.repos.figshare import Figshare
 from broker.repos.gist import Gist
 from broker.repos.git import Git
 from broker.repos.github import GitHub
 from broker.repos.gitlab import GitLab
+from broker.repos.hydroshare import HydroShare
+from broker.repos.osf import OSF
 from broker.repos.resolver import Resolver
+from broker.repos.swh import SoftwareHeritage
+from broker.repos.zenodo import Zenodo
 
 __all__ = ["RepoError", "RepoProvider", "RepoSpec", "Resolved", "Resolver", "display", "providers", "register"]
 
@@ -28,6 +36,14 @@ PROVIDERS = (
     Git,
     GitLab,
     Bitbucket,
+    Zenodo,
+    Figshare,
+    HydroShare,
+    Dataverse,
+    CKAN,
+    OSF,
+    SoftwareHeritage,
+    Docker,
 )
 
 for _provider in PROVIDERS:
