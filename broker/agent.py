@@ -33,6 +33,7 @@ import select
 import signal
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 import threading
@@ -101,6 +102,7 @@ class Boot:
         self.builder = list(told["builder"])
         self.tcp_servers = bool(told.get("tcp_servers", False))
         self.python_downloads = bool(told.get("python_downloads", False))
+        self.engine = told.get("engine")
         self.rlimits = dict(told.get("rlimits") or {})
         self.cgroups = list(told.get("cgroup") or [])
 
@@ -147,7 +149,18 @@ def guard(boot):
             os._exit(status)
     status = wait_for_worker(worker, boot)
     end_all(boot, spare={guardian})
+    if boot.engine:
+        end_containers(boot)
+        end_all(boot, spare={guardian})
     return status
+
+
+def end_containers(boot):
+    """A container is the engine's child, not ours: it outlives what made it, unless that could remove it in time."""
+    told = json.dumps({"engine": boot.engine, "order": boot.order})
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = boot.builder + ["--sweep"]
+        subprocess.run(command, input=told.encode(), cwd=boot.home, timeout=4 * GRACE_SECONDS, check=False)
 
 
 def wait_for_worker(worker, boot):
@@ -248,10 +261,10 @@ class Agent:
             for program in self.programs:
                 program.tell_to_end()
 
-    def note(self, phase, message):
-        """One progress line for the person."""
+    def note(self, phase, message, image=None):
+        """One progress line for the person, and the image that it speaks of."""
         if self.failed_at is None:
-            self.journal.add(phase, message)
+            self.journal.add(phase, message, image)
             self.wake.set()
 
     def spawn(self, coroutine):
@@ -287,7 +300,7 @@ class Agent:
         self.tunnel = Tunnel(self.boot.broker, self.session["id"], self.session["secret"], self._connect)
         self.spawn(self._keep_tunnel())
         command = await self._build()
-        if command:
+        if command and not self.spec.get("build_only"):
             await self._serve(command)
 
     # Enrolment and reports
@@ -364,10 +377,10 @@ class Agent:
     # Building and serving
 
     async def _build(self):
-        """The server's command as the builder leaves it; None when the build failed."""
+        """The server's command as the builder leaves it; None when the build failed, or nothing is to be served."""
         builder = Builder(self)
         spec = dict(self.spec)
-        for name in ("home", "cache", "runtime", "python_downloads"):
+        for name in ("home", "cache", "runtime", "python_downloads", "engine"):
             spec[name] = getattr(self.boot, name)
         path = os.path.join(self.boot.home, "spec.json")
         write_private(path, json.dumps(spec))
@@ -488,7 +501,7 @@ class Journal:
         self._events = collections.deque()
         self._lines = 0
 
-    def add(self, phase, message):
+    def add(self, phase, message, image=None):
         """Neutralise and keep this event; returns its number."""
         for secret in self.hidden:
             message = message.replace(secret, "***")
@@ -499,7 +512,8 @@ class Journal:
                 message = "Further lines are left out."
             if self._lines > LOG_LINES:
                 return self.first + len(self._events) - 1
-        self._events.append({"phase": phase, "message": message})
+        event = {"phase": phase, "message": message}
+        self._events.append(dict(event, image=image) if image else event)
         return self.first + len(self._events) - 1
 
     def waiting(self):
@@ -650,10 +664,14 @@ class Builder:
         self._phase = "fetching"
         self._last = collections.deque(maxlen=10)
         self._command = None
+        self._image = None
         self._failure = None
 
     async def run(self, argv, seconds):
-        """The server's command; None, with the failure told, where there is none within `seconds`."""
+        """The server's command; None, with the failure told, where there is none within `seconds`.
+
+        Where all that was wanted is an image, an image without a command is no failure.
+        """
         lines, errors = Lines(self._event), Lines(self._error)
         try:
             program = self._agent.start(argv, dict(os.environ), self._agent.boot.home, lines.feed, errors.feed)
@@ -668,7 +686,8 @@ class Builder:
             return None
         lines.end()
         errors.end()
-        if self._command and not self._failure:
+        done = self._command or (self._agent.spec.get("build_only") and self._image)
+        if done and not self._failure:
             return self._command
         self._agent.fail(self._failure or self._surprise(program))
         return None
@@ -686,7 +705,9 @@ class Builder:
             return
         if self._phase == "built" and isinstance(event.get("server"), dict):
             self._command = event["server"]
-        self._agent.note(self._phase, message)
+        image = event.get("image")
+        self._image = image if isinstance(image, str) and image else self._image
+        self._agent.note(self._phase, message, image if image == self._image else None)
 
     def _error(self, line):
         if line.strip():
@@ -708,7 +729,12 @@ NO_SERVER = {
 
 
 class Server:
-    """The session's server: JupyterLab, or whatever the repository's `start` serves on our socket."""
+    """The session's server: JupyterLab, or whatever the repository's `start` serves on our socket.
+
+    A server that is not to be found there (a container's) has an address in the file `target` beside it:
+    {"tcp": [address, port]} or {"unix": path}, written whole by what starts it. Where that names a path, the socket
+    comes to be there once the server listens.
+    """
 
     def __init__(self, agent, command):
         self._agent = agent
@@ -747,9 +773,19 @@ class Server:
     async def connect(self, factory):
         """A connection to it: (transport, protocol). Raises OSError."""
         loop = asyncio.get_running_loop()
-        if isinstance(self.target, str):
+        if not isinstance(self.target, str):
+            return await loop.create_connection(factory, *self.target)
+        if self.target == self.socket:
             return await loop.create_unix_connection(factory, self.target)
-        return await loop.create_connection(factory, *self.target)
+        # A stranger's container may write in that folder. A link there would lead us to any socket of this computer,
+        # so what is opened is the very file, and only if it is a socket.
+        file = os.open(self.target, os.O_PATH | os.O_NOFOLLOW)
+        try:
+            if not stat.S_ISSOCK(os.fstat(file).st_mode):
+                raise ConnectionRefusedError("the server's socket is something else")
+            return await loop.create_unix_connection(factory, "/proc/self/fd/%d" % file)
+        finally:
+            os.close(file)
 
     async def watch(self):
         """Ask about activity once per heartbeat until it ends, then say so."""
@@ -766,6 +802,7 @@ class Server:
         env.setdefault("PATH", os.defpath)
         env.setdefault("LANG", "C.UTF-8")
         env["HOME"] = os.path.join(self._boot.home, "home")
+        env.update(self._agent.spec.get("env") or {})
         env.update(self._command.get("env") or {})
         env[MARK] = self._boot.order
         env["ANYBINDER_SOCKET"] = self.socket
@@ -805,8 +842,8 @@ class Server:
         return with_last_lines("The server did not answer within %d seconds" % START_SECONDS, self._last)
 
     async def _probe(self):
-        """True when the socket answers HTTP; says of which kind it is."""
-        if not os.path.exists(self.socket):  # noqa: ASYNC240 -- one look at a local folder
+        """True when it answers HTTP; says of which kind it is."""
+        if not self._is_there():
             return False
         answer = await self._ask("/api/status")
         if answer is None:
@@ -814,6 +851,14 @@ class Server:
         status, body = answer
         self.kind = "jupyter" if status == 200 and isinstance(body, dict) and "started" in body else "app"
         return True
+
+    def _is_there(self):
+        """Look where it is to be found. An address may come at any time, so it is looked for each time."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            with open(os.path.join(self._boot.runtime, "target"), encoding="utf-8") as file:
+                told = json.load(file)
+            self.target = tuple(told["tcp"]) if "tcp" in told else str(told["unix"])
+        return isinstance(self.target, tuple) or os.path.lexists(self.target)
 
     async def _port_open(self):
         try:

@@ -1,10 +1,16 @@
-"""`python -I broker/environments SPEC.json`: the builder as a process."""
+"""The builder as a process, and what belongs to a container.
+
+python -I broker/environments SPEC.json         builds, and says how to serve
+python -I broker/environments --serve RUN.json  is a container's server, for as long as it lives
+python -I broker/environments --sweep           removes the containers of the order that standard input names
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 if not __package__:  # run as a folder: Python then looks for modules inside it, and ours are named from above
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
@@ -14,9 +20,15 @@ from broker.environments import cache, programs, session
 
 def main(arguments: list[str]) -> int:
     """Build what the spec says, or find it built, and say how to serve it."""
+    if arguments[0] == "--serve":
+        return serve(Path(arguments[1]))
+    if arguments[0] == "--sweep":
+        return sweep()
     spec = json.loads(Path(arguments[0]).read_text())
     Path(arguments[0]).unlink()
     try:
+        if spec.get("engine"):
+            return in_container(spec)
         place = cache.found(spec) or cache.build(spec)
         server = session.prepare(spec, place)
     except programs.Failed as failure:
@@ -24,6 +36,28 @@ def main(arguments: list[str]) -> int:
         return 1
     programs.tell("built", "The environment is ready", server=server)
     return 0
+
+
+def in_container(spec: dict[str, Any]) -> int:
+    """Find or build the image, and say how it is served, unless the image is all that is wanted."""
+    from broker.environments import container, images
+
+    image = images.image_for(spec)
+    server = {} if spec.get("build_only") else {"server": container.prepare(spec, image)}
+    programs.tell("built", "The image is ready", image=image, **server)
+    return 0
+
+
+def serve(path: Path) -> int:
+    from broker.environments import serving
+
+    return serving.serve(path)
+
+
+def sweep() -> int:
+    from broker.environments import serving
+
+    return serving.sweep(json.load(sys.stdin))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""This computer: sessions run as plain processes, as the person who runs the broker.
+"""This computer: sessions run as plain processes, as the person who runs the broker, or in containers.
 
-That is running a stranger's code as yourself: it can read your files and use your network. The driver keeps other
+The first is running a stranger's code as yourself: it can read your files and use your network. The driver keeps other
 users out (folders 0700, unix sockets, no secret in a command line) and gives everything back at the end; whom to
-offer it to is the broker's to enforce (`on_this_computer`).
+offer it to is the broker's to enforce (`confined`). With an `engine`, builds and sessions run in containers of Docker or
+Podman; the agent runs here all the same, as our own code, and what it starts is a container. A container outlives who
+made it: it carries its order's labels, is listed as a part of the order, and is removed with it.
 
 The instance is the agent process, which owns what it starts. All that is known about it is in files, so that any
 worker, after any crash, finds what another has begun:
@@ -23,6 +25,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,8 @@ import psutil
 from providers import processes
 from providers.base import Connection, Credential, Instance, InstanceState, Offer, Order, Provider, Resources, Setting
 from providers.errors import BadCredential, InvalidOrder, NoCapacity, ProviderUnavailable
+from providers.local import engine
+from providers.local.containers import Container
 from providers.local.place import Place
 
 OFFER = "this-computer"
@@ -49,7 +54,7 @@ def _trouble_is_unavailable() -> Iterator[None]:
 
 
 class LocalProvider(Provider):
-    """Runs sessions as plain processes here. Safe to use from many threads and processes at once."""
+    """Runs sessions here, as processes or in containers. Safe to use from many threads and processes at once."""
 
     title = "This computer"
     kinds = ("none",)
@@ -58,10 +63,15 @@ class LocalProvider(Provider):
         Setting(name="home", help="Folder that instances live in. Made with mode 0700.", required=True),
         Setting(name="runtime", help="Short folder for unix sockets. Empty: inside the home folder."),
         Setting(name="cache", help="Folder of built environments. Empty: inside the home folder."),
-        Setting(name="memory_mb", help="Limit for each session, where control groups allow one. Empty: none."),
+        Setting(
+            name="memory_mb",
+            help="Memory of a session: a process's limit where control groups allow one (empty: none), a container's where "
+            "its launch asks for none (empty: 2048).",
+        ),
         Setting(name="memory_floor_mb", help="No session is started with less memory than this free.", default="256"),
         Setting(name="local_tcp_servers", help="Let a repository serve on a TCP port.", default="false"),
         Setting(name="python_downloads", help="Let uv download a Python that this computer lacks.", default="false"),
+        *engine.SETTINGS,
     )
 
     def __init__(self, configuration: Mapping[str, str]) -> None:
@@ -73,6 +83,7 @@ class LocalProvider(Provider):
         self._cache = Path(self.configuration.get("cache") or self._home / ".cache").absolute()
         self._memory_mb = self._number("memory_mb")
         self._floor_mb = self._number("memory_floor_mb") or 0
+        self._engine = engine.configured(self.configuration)
         if len(os.fsencode(self._runtime / ("o" * 32) / "s.sock")) > SOCKET_BYTES:
             raise InvalidOrder(f"{self._runtime} is too long a path for unix sockets. Choose a shorter runtime folder.")
 
@@ -88,6 +99,11 @@ class LocalProvider(Provider):
     def _is_on(self, name: str) -> bool:
         return self.configuration.get(name, "false").lower() in ("true", "yes", "1", "on")
 
+    @property
+    def confined(self) -> bool:
+        """True in containers."""
+        return self._engine is not None
+
     def sign_in(self, connection: Connection, identity_token: str | None) -> Credential:  # noqa: ARG002
         """Nothing to trade: whoever runs this process may use this computer."""
         if connection.kind not in self.kinds:
@@ -95,14 +111,20 @@ class LocalProvider(Provider):
         return Credential(who=f"uid {os.getuid()} on this computer")
 
     def offers(self, credential: Credential, resources: Resources) -> list[Offer]:  # noqa: ARG002
-        """This computer, where it is large enough."""
+        """This computer, where it is large enough: all of it to a process, a container of just the size asked."""
+        if self._engine:
+            self._engine.containers.check()
+        has = self._engine.size(resources) if self._engine else self._whole(resources)
+        if has is None or resources.gpu or (resources.disk_gb or 0) > self._free_disk_gb():
+            return []
+        seconds = 3 if self._engine else 1
+        return [Offer(id=OFFER, title=self.title, resources=has, price_per_hour=Decimal(0), usual_seconds=seconds)]
+
+    def _whole(self, asked: Resources) -> Resources | None:
         cpu = float(psutil.cpu_count() or 1)
         memory_mb = self._memory_mb or psutil.virtual_memory().total // 2**20
-        too_large = (resources.cpu or 0) > cpu or (resources.memory_mb or 0) > memory_mb
-        if too_large or resources.gpu or (resources.disk_gb or 0) > self._free_disk_gb():
-            return []
-        has = Resources(cpu=cpu, memory_mb=memory_mb)
-        return [Offer(id=OFFER, title=self.title, resources=has, price_per_hour=Decimal(0), usual_seconds=1)]
+        too_large = (asked.cpu or 0) > cpu or (asked.memory_mb or 0) > memory_mb
+        return None if too_large else Resources(cpu=cpu, memory_mb=memory_mb)
 
     def _free_disk_gb(self) -> int:
         folder = next(place for place in (self._home, *self._home.parents) if place.is_dir())
@@ -114,9 +136,12 @@ class LocalProvider(Provider):
         place = self._place(order.id)
         if order.offer.id != OFFER:
             raise InvalidOrder(f"This computer has no offer {order.offer.id!r}.")
+        if self._engine:
+            self._engine.refuse_without_fence()
+            self._engine.containers.check()
         with place.locked():
             if place.has_ended() or place.was_started():
-                return place.instance(order.tag)
+                return self._with_containers(place.instance(order.tag))
             if not place.folder.exists():
                 self._refuse_when_full()
                 place.make(order.tag)
@@ -130,7 +155,7 @@ class LocalProvider(Provider):
 
     def _boot(self, order: Order, place: Place) -> dict[str, Any]:
         self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        cgroups = place.make_cgroups(self._memory_mb)
+        cgroups = place.make_cgroups(None if self._engine else self._memory_mb)
         return {
             **order.boot.config,
             "home": str(place.folder),
@@ -141,12 +166,13 @@ class LocalProvider(Provider):
             "python_downloads": self._is_on("python_downloads"),
             "cgroup": cgroups,
             "rlimits": self._rlimits(bool(cgroups)),
+            "engine": self._engine.told(order) if self._engine else None,
         }
 
     def _rlimits(self, grouped: bool) -> dict[str, int]:
         """For each process. A core dump would lay secrets into the folder; memory is better limited by groups."""
         limits = {"RLIMIT_CORE": 0}
-        if self._memory_mb and not grouped:
+        if self._memory_mb and not grouped and not self._engine:
             limits["RLIMIT_DATA"] = self._memory_mb * 2**20
         return limits
 
@@ -155,9 +181,28 @@ class LocalProvider(Provider):
         """How it is now; an instance that is being ended is helped on its way."""
         if not ORDER_ID.fullmatch(instance_id):
             return Instance(id=instance_id, tag=None, state=InstanceState.GONE)
-        place = self._place(instance_id)
+        return self._look(self._place(instance_id))
+
+    def _look(self, place: Place, containers: list[Container] | None = None) -> Instance:
+        """How it is now, after a hand with its end. `containers`: all of this order, where they are known already."""
         place.help_ending()
-        return place.instance()
+        if self._engine and place.may_be_cleared() and (containers is None or containers):
+            self._engine.containers.remove(place.order_id)
+            containers = None
+        return self._with_containers(place.instance(), containers)
+
+    def _with_containers(self, instance: Instance, containers: list[Container] | None = None) -> Instance:
+        """The same with what the engine has of this order: while that is there, it is not gone."""
+        if not self._engine:
+            return instance
+        found = self._engine.containers.of(instance.id) if containers is None else containers
+        if not found:
+            return instance
+        whole = replace(instance, parts=(*instance.parts, *(f"container {each.name}" for each in found)))
+        if instance.state is not InstanceState.GONE:
+            return whole
+        tag = instance.tag or found[0].tag
+        return replace(whole, tag=tag, state=InstanceState.STOPPING, detail="Its container is still there.")
 
     @_trouble_is_unavailable()
     def terminate(self, credential: Credential, instance_id: str | None, order_id: str) -> None:  # noqa: ARG002
@@ -168,15 +213,18 @@ class LocalProvider(Provider):
         with place.locked():
             place.ask_to_end()
             place.end()
+        if self._engine and place.may_be_cleared():
+            self._engine.containers.remove(order_id)
 
     @_trouble_is_unavailable()
     def instances(self, credential: Credential, broker: str) -> list[Instance]:  # noqa: ARG002
-        """Every folder, and every marked process whose folder is gone."""
+        """Every folder, every marked process and every labelled container whose folder is gone."""
+        containers = self._engine.containers.everything() if self._engine else []
+        theirs = {each.order for each in containers if ORDER_ID.fullmatch(each.order)}
         found = []
-        for order_id in sorted(_names(self._home) | self._orders_running()):
-            place = self._place(order_id)
-            place.help_ending()
-            found.append(place.instance())
+        for order_id in sorted(_names(self._home) | self._orders_running() | theirs):
+            ours = [each for each in containers if each.order == order_id]
+            found.append(self._look(self._place(order_id), ours))
         self._forget_the_old()
         return [i for i in found if i.state is not InstanceState.GONE and i.tag and i.tag.broker == broker]
 

@@ -224,6 +224,11 @@ class Place:
         _remove(self._unfinished)
         _remove(self.folder)
 
+    def may_be_cleared(self) -> bool:
+        """Whether its end was asked for, and its agent is gone or has had its time to end what it made."""
+        agent = self._agent() if self.has_ended() else None
+        return self.has_ended() and (agent is None or not processes.is_alive(agent) or self._grace_is_over())
+
     def _grace_is_over(self) -> bool:
         try:
             asked = float((self.folder / "terminating").read_text())
