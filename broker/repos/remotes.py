@@ -25,6 +25,7 @@ INFO_REFS = "/info/refs?service=git-upload-pack"
 SHA_256 = (
     "This repository counts its commits in SHA-256, which is not supported here yet. Use one that counts in SHA-1."
 )
+EVERYTHING = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 DEEPEST = 30
 """Segments of a web address that may be the name of a branch; nobody nests deeper."""
 
@@ -86,8 +87,7 @@ class Remotes:
     def commit_among_all(self, way: Way, sha: str, sparing: Sequence[str]) -> str:
         """This commit, looked for in all branches and tags, which are fetched for it."""
         with throw_away_repository() as folder:
-            everything = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
-            done = self.fetch(way, folder, [*sparing, "--", way.url, *everything])
+            done = self.fetch(way, folder, [*sparing, "--", way.url, *EVERYTHING])
             if done.code:
                 raise explained(done.complaint, way.url)
             return held(folder, sha) or _no_commit(sha)

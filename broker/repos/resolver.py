@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 import httpx
 
 from broker import settings
-from broker.repos import asking, base, cache, errors, github, http, remotes, safety
+from broker.repos import asking, base, cache, errors, github, http, reading, remotes, safety
 
 KEPT = 1024
+READ = 256
+"""Commits of which the files that were read are kept; they are small and never change."""
 OLD_DEFAULTS = ("master", "main")
 """Links outlive the renaming of a default branch; BinderHub forgives these two."""
 
@@ -33,12 +36,30 @@ class Resolver:
         self._asking = gather(settings, clock, http, lookup, allowed, allow_file)
         self._recent: cache.Recent[base.Resolved] = cache.Recent(KEPT, settings.resolve_cache_seconds, clock)
         self._flights: cache.Flights[base.Resolved] = cache.Flights()
+        self._read: cache.Recent[dict[str, bytes]] = cache.Recent(READ, math.inf, clock)
+        self._readings: cache.Flights[dict[str, bytes]] = cache.Flights()
 
     def resolve(self, spec: base.RepoSpec) -> base.Resolved:
         """The commit this means. Blocks for up to `git_seconds` and some. Raises RepoError."""
         if known := self._recent.get(spec):
             return known
         return self._flights.share(spec, lambda: self._fresh(spec))
+
+    def read(self, found: base.Resolved, paths: Sequence[str]) -> dict[str, bytes]:
+        """Of these paths in what was resolved the files that exist and have 64 KiB at most, by path.
+
+        Nothing is checked out. Read again at once. Blocks for up to twice `git_seconds` and some. Raises RepoError.
+        """
+        key = (found.repo_url, found.commit, found.content.get("key", ""), tuple(paths))
+        known = self._read.get(key)
+        return dict(
+            self._readings.share(key, lambda: self._freshly_read(key, found, paths)) if known is None else known
+        )
+
+    def _freshly_read(self, key: Hashable, found: base.Resolved, paths: Sequence[str]) -> dict[str, bytes]:
+        files = reading.read(found, paths, self._asking)
+        self._read.put(key, files)
+        return files
 
     @property
     def api_remaining(self) -> int | None:

@@ -57,6 +57,8 @@ class Done:
     code: int
     out: str
     complaint: str
+    raw: bytes = b""
+    """What it printed, before it was taken for text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,7 @@ def git(arguments: Sequence[str], *, environment: Mapping[str, str], limits: Lim
         raise errors.HostTimeout from None
     finally:
         end(process)
-    return Done(code=code, out=out.decode(errors="replace"), complaint=complaint.decode(errors="replace"))
+    return Done(code=code, out=out.decode(errors="replace"), complaint=complaint.decode(errors="replace"), raw=out)
 
 
 def start(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
