@@ -11,9 +11,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from broker import crypto, errors, reaper, settings
+from broker import crypto, errors, settings
 from broker.service import Service
-from broker.web import agent, api, assets, deps, pages
+from broker.web import agent, api, assets, binder, cors, deps, health, hub, pages, v2
 from providers import errors as clouds
 
 log = structlog.get_logger(__name__)
@@ -24,14 +24,21 @@ def create(service: Service) -> FastAPI:
     """The application of this service. Starts nothing."""
     app = FastAPI(title="Anybinder", version="0.1.0", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     app.state.service = service
-    app.state.door = deps.Door(service)
-    app.add_middleware(deps.Guard, hosts=hosts(service.settings))
-    app.include_router(api.router)
-    app.include_router(agent.router)
-    app.include_router(pages.router)
-    app.add_api_route("/health", health, methods=["GET", "HEAD"])
+    app.state.door, app.state.builds, app.state.health = (
+        deps.Door(service),
+        binder.Builds(service),
+        health.Health(service),
+    )
+    app.add_middleware(cors.Cors, allow_origin=service.settings.cors_allow_origin)
+    app.add_middleware(deps.Guard, hosts=hosts(service.settings), chosen=service.settings)
+    for routes in (api.router, agent.router, binder.router, hub.router):
+        app.include_router(routes)
     app.add_api_route("/metrics", metrics, methods=["GET"])
-    app.mount("/static", assets.Assets(), name="static")
+    if not service.settings.api_only:
+        app.include_router(hub.pages)
+        app.include_router(pages.router)
+        app.include_router(v2.router)
+        app.mount("/static", assets.Assets(), name="static")
     app.add_exception_handler(errors.BrokerError, _told)
     app.add_exception_handler(clouds.ProviderError, _told)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -50,17 +57,6 @@ def hosts(chosen: settings.Settings) -> frozenset[str]:
     return frozenset(names)
 
 
-def health(at: deps.At) -> JSONResponse:
-    """200 while the table answers; 503 with the reason otherwise."""
-    try:
-        running = reaper.unfinished(at)
-    except Exception as error:
-        log.exception("unhealthy")
-        checks = [{"service": "Database", "ok": False, "error": type(error).__name__}]
-        return JSONResponse({"ok": False, "checks": checks}, status_code=503)
-    return JSONResponse({"ok": True, "checks": [{"service": "Database", "ok": True}], "launches": running})
-
-
 def metrics() -> Response:
     """Prometheus text."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
@@ -69,7 +65,8 @@ def metrics() -> Response:
 def _answer(request: Request, status: int, sentence: str, reason: str) -> Response:
     """A page for a browser that wants one, JSON for everybody else."""
     path = request.url.path
-    if "text/html" in request.headers.get("accept", "") and not path.startswith(("/api/", "/agent/")):
+    shown = not deps.service_of(request).settings.api_only and not path.startswith(("/api/", "/agent/"))
+    if shown and "text/html" in request.headers.get("accept", ""):
         return pages.error_page(request, status, sentence, reason)
     return JSONResponse({"detail": sentence, "reason": reason}, status_code=status)
 

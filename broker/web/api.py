@@ -34,13 +34,13 @@ def index(asking: deps.Asking, at: deps.At, *, running: bool = False) -> list[di
 
 
 @router.get("/launches/{launch_id}")
-def show(asking: deps.Asking, at: deps.At, launch_id: str) -> dict[str, Any]:
-    """One launch of mine; with `url` and `token` while it is ready."""
+def show(asking: deps.Visiting, at: deps.At, launch_id: str) -> dict[str, Any]:
+    """One launch of mine, or the one whose token is shown; with `url` and `token` while it is ready."""
     return schemas.launch_json(at, launches.get(at, asking, launch_id))
 
 
 @router.delete("/launches/{launch_id}", status_code=202)
-def stop(asking: deps.Asking, at: deps.At, launch_id: str) -> dict[str, Any]:
+def stop(asking: deps.Visiting, at: deps.At, launch_id: str) -> dict[str, Any]:
     """Want it stopped. Its session closes at once; follow the events to `stopped`. May be repeated."""
     launch = launches.get(at, asking, launch_id)
     launches.stop(at, launch.id)
@@ -49,7 +49,7 @@ def stop(asking: deps.Asking, at: deps.At, launch_id: str) -> dict[str, Any]:
 
 @router.get("/launches/{launch_id}/events")
 async def follow(
-    asking: deps.Asking,
+    asking: deps.Visiting,
     at: deps.At,
     launch_id: str,
     after: Annotated[int, Query(ge=0)] = 0,

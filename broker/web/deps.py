@@ -15,13 +15,16 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from broker import crypto, errors, people
+from broker import crypto, errors, people, sessions, settings
 from broker.service import Service
+from broker.web import callers
 
 COOKIE = "anybinder"
 COOKIE_SECONDS = 30 * 24 * 3600
 KEY_SECONDS = 600  # a key that was printed is good for ten minutes, and once
 KEYS_MOST = 100
+UNBANNED = ("/health", "/versions", "/agent/", "/build/")
+"""What a banned network may ask: a federation's checks, agents that work for us; `/build` refuses in its own way."""
 CHANGING = ("POST", "PUT", "PATCH", "DELETE")
 SECURITY_HEADERS = {
     "content-security-policy": (
@@ -71,7 +74,7 @@ class Door:
     def admits(self, cookie: str) -> bool:
         """Whether this is a cookie of ours that has not run out."""
         until, _, signature = cookie.partition(".")
-        return hmac.compare_digest(signature, self._sign(until)) and until.isdigit() and int(until) > time.time()
+        return _same(signature, self._sign(until)) and until.isdigit() and int(until) > time.time()
 
     def _sign(self, until: str) -> str:
         return hmac.new(self._service.keys.derive("door"), until.encode(), hashlib.sha256).hexdigest()
@@ -99,7 +102,7 @@ def signed_in(request: Request) -> people.Person | None:
     """The person who asks, or None. A cookie counts only on the host name that set it, never on 127.0.0.1."""
     door = door_of(request)
     if token := bearer(request):
-        return people.LOCAL if hmac.compare_digest(token, door.bearer) else None
+        return people.LOCAL if _same(token, door.bearer) else None
     if not is_address(request.headers.get("host", "")) and door.admits(request.cookies.get(COOKIE, "")):
         return people.LOCAL
     return None
@@ -113,21 +116,37 @@ def person(request: Request) -> people.Person:
     return found
 
 
+def visitor(request: Request, launch_id: str) -> people.Person:
+    """The person who asks, or whoever shows the token of the launch in the path. Raises NotSignedIn."""
+    if _same(bearer(request), sessions.launch_token(service_of(request), launch_id)):
+        return people.bearer(launch_id)
+    return person(request)
+
+
+def _same(shown: str, secret: str) -> bool:
+    """In constant time, whatever characters are shown."""
+    return hmac.compare_digest(shown.encode(errors="replace"), secret.encode())
+
+
 def is_address(host: str) -> bool:
     """Whether this Host is the loopback address, where sessions have paths and so no cookie may live."""
     return host.startswith(("127.", "[::1]"))
 
 
 Asking = Annotated[people.Person, Depends(person)]
+Visiting = Annotated[people.Person, Depends(visitor)]
 At = Annotated[Service, Depends(service_of)]
 
 
 class Guard:
-    """Around every route: known hosts only, own origin for whatever changes something, one set of headers."""
+    """Around every route: known hosts only, no banned networks, own origin for whatever changes something, one set of
+    headers."""
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, hosts: frozenset[str], chosen: settings.Settings) -> None:
         self._app = app
         self._hosts = hosts
+        self._banned = callers.Banned(chosen.ban_networks)
+        self._trusted = chosen.trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -140,8 +159,12 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: Headers) -> JSONResponse | None:
         host = headers.get("host", "").lower()
-        if host not in self._hosts:
+        if host not in self._hosts and not is_link(scope):
             return _refuse(421, "This broker does not answer to that host name. Use the address it printed.", "host")
+        if not scope["path"].startswith(UNBANNED):
+            sentence = self._banned.sentence(callers.address(scope, self._trusted))
+            if sentence:
+                return _refuse(403, sentence, "banned_network")
         if scope["path"].startswith("/agent/") or headers.get("authorization"):
             return None  # bearers carry their own proof; a browser never adds one by itself
         if scope["method"] in CHANGING and not same_origin(host, headers):
@@ -154,10 +177,19 @@ class Guard:
         wants_page = scope["method"] == "GET" and "text/html" in headers.get("accept", "")
         if not (is_address(host) and wants_page and not headers.get("authorization")):
             return None
+        if scope["path"].startswith(UNBANNED):
+            return None  # no pages
         port = host.rpartition(":")[2]
         query = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
-        path = "/" + scope["path"].lstrip("/\\")
+        # As it was sent: in the links of BinderHub `%2F` and `/` are two things.
+        path = "/" + scope["raw_path"].partition(b"?")[0].decode("latin-1").lstrip("/\\")
         return RedirectResponse(f"http://localhost:{port}{path}{query}", status_code=307)
+
+
+def is_link(scope: Scope) -> bool:
+    """A launch link is shown under any name, as BinderHub does: it shows nothing of anybody's, and no cookie of ours comes
+    with another name. What it starts asks for a known host again."""
+    return scope["method"] in ("GET", "HEAD") and scope["path"].startswith("/v2/")
 
 
 def same_origin(host: str, headers: Headers) -> bool:

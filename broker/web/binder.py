@@ -1,0 +1,272 @@
+"""`/build`: BinderHub's event stream, and past it.
+
+    GET /build/<prefix>/<spec>      always 200: what goes wrong is an event, since an EventSource cannot read a status
+
+The id of the launch is chosen first and sent with the first line, before anything is written. So a stream that was cut
+resumes from the last line that arrived (`Last-Event-ID`), and asks for the launch only where there is none: never twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hmac
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import structlog
+from fastapi import APIRouter, Header, Path, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response, StreamingResponse
+
+from broker import crypto, errors, events, people
+from broker.models import Launch, Phase
+from broker.service import Service
+from broker.web import building, callers, deps, limits, tokens
+
+log = structlog.get_logger(__name__)
+router = APIRouter(tags=["binder"])
+EVENT_STREAM = "text/event-stream"
+STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+KEEPALIVE = ":keepalive\n\n"
+LOOKING = 16  # repositories that are looked up for streams at once; further ones wait their turn
+FIRST, LAST = 0, "end"
+_ID = re.compile(r"([a-z2-7]{12})\.([0-9]{1,9}|end)\.([0-9a-f]{64})")
+
+
+class Refused(Exception):
+    """This request gets one `failed` event. With a status where BinderHub gives one."""
+
+    def __init__(self, message: str, status: int | None = None, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers or {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admitted:
+    """What a stream is for, and who may have it."""
+
+    asked: building.Asked
+    launch_id: str
+    after: int | None = None
+    """The last line that arrived, of a stream that was cut; None for a new one."""
+    headers: dict[str, str]
+
+
+class Builds:
+    """What all streams of a process share: the count of requests, and the threads that look repositories up."""
+
+    def __init__(self, service: Service) -> None:
+        self.limit = limits.RateLimit(service.settings)
+        self.banned = callers.Banned(service.settings.ban_networks)
+        self._threads = ThreadPoolExecutor(LOOKING, thread_name_prefix="build")
+
+    async def kept_alive(self, work: Callable[[], Any]) -> AsyncIterator[Any]:
+        """Do this in a thread of ours: None now and then while it lasts, then what came of it. Whoever leaves ends nothing."""
+        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        while not (await asyncio.wait({future}, timeout=events.KEEPALIVE_SECONDS))[0]:
+            yield None
+        yield future.result()
+
+
+@router.get(
+    "/build/{prefix}/{spec:path}",
+    response_class=StreamingResponse,
+    responses={200: {"content": {EVENT_STREAM: {}}}, 204: {"description": "The stream has ended; do not come back."}},
+)
+async def build(
+    request: Request,
+    at: deps.At,
+    prefix: Annotated[str, Path(min_length=1)],  # noqa: ARG001  both are taken as they came, not unquoted
+    spec: Annotated[str, Path(min_length=1)],  # noqa: ARG001
+    build_token: Annotated[str | None, Query(max_length=8000)] = None,
+    build_only: Annotated[str, Query(max_length=10)] = "",
+    last_event_id: Annotated[str, Header()] = "",
+) -> Response:
+    """Build this repository at this commit, launch it, and say how it goes: BinderHub's events, one JSON object each.
+
+    Resumes by `Last-Event-ID`, ends after `ready` and `failed`, and says every 25 s that it is alive. Leaving ends nothing.
+    """
+    builds: Builds = request.app.state.builds
+    wanted = _Wanted(build_token=build_token, build_only=build_only.lower() == "true", last_event_id=last_event_id)
+    try:
+        admitted = await run_in_threadpool(_admit, request, at, builds, wanted)
+    except (Refused, tokens.BadToken) as refusal:
+        return _refused(at, request, refusal)
+    if admitted is None:
+        return Response(status_code=204)  # what tells an EventSource not to come back
+    return StreamingResponse(
+        _stream(at, builds, admitted), media_type=EVENT_STREAM, headers={**STREAM_HEADERS, **admitted.headers}
+    )
+
+
+# --- who may ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    build_token: str | None
+    build_only: bool
+    last_event_id: str
+
+
+def _admit(request: Request, at: Service, builds: Builds, wanted: _Wanted) -> Admitted | None:
+    """What to stream; None where the client has seen it all. Raises Refused, BadToken. In BinderHub's own order."""
+    prefix, spec = raw_spec(request.scope)
+    resumed = _resumed(at, wanted.last_event_id, f"{prefix}/{spec}")
+    if resumed and (resumed[1] == LAST or building.seen_all(at, resumed[0], int(resumed[1]))):
+        return None
+    client = callers.address(request.scope, at.settings.trusted_proxies)
+    if sentence := builds.banned.sentence(client):
+        raise Refused(sentence, 403)
+    if not accepts_events(request.headers.get("accept", "")):
+        raise Refused(f"Missing Accept header: {EVENT_STREAM}", 400)
+    known = resumed is not None and building.exists(at, resumed[0])
+    token = None if known else _token(request, at, wanted.build_token, f"{prefix}/{spec}")
+    person = None if known else _person(request, token)
+    headers = {} if resumed or token or person else _charge(builds, client)
+    if wanted.build_only and not at.settings.build_only:
+        raise Refused(
+            "Building but not launching is not permitted when the operator of this hub has not set `build_only`.", 400
+        )
+    asked = building.Asked(
+        prefix=prefix,
+        spec=spec,
+        person=person or people.anonymous(client),
+        backend=(token.backend if token and token.person else None) or at.settings.binder_backend,
+        client=client,
+        launch_host=at.settings.badge_base_url or callers.base_url(request, at.settings.public_url),
+        browser=callers.is_browser(request),
+        build_only=wanted.build_only,
+    )
+    if resumed:
+        return Admitted(asked=asked, launch_id=resumed[0], after=int(resumed[1]), headers=headers)
+    return Admitted(asked=asked, launch_id=(token and token.launch_id) or crypto.new_id(12), headers=headers)
+
+
+def accepts_events(accept: str) -> bool:
+    """Whether an event stream is among what is accepted. BinderHub splits at the wrong sign; everything it takes is taken."""
+    for part in accept.lower().split(","):
+        kind, *parameters = (word.strip() for word in part.split(";"))
+        refused = any(re.fullmatch(r"q\s*=\s*0(\.0*)?", word) for word in parameters)
+        if EVENT_STREAM in (kind, *parameters) and not refused:
+            return True
+    return False
+
+
+def raw_spec(scope: Any) -> tuple[str, str]:
+    """Prefix and spec as they were sent, still quoted; without the slash at the end."""
+    path = scope["raw_path"].partition(b"?")[0].decode("latin-1")
+    prefix, _, spec = path.removeprefix("/build/").partition("/")
+    return prefix, spec.rstrip("/")
+
+
+def _token(request: Request, at: Service, token: str | None, spec: str) -> tokens.BuildToken | None:
+    return None if token is None else tokens.read(at, token, spec=spec, origin=callers.origin(request))
+
+
+def _person(request: Request, token: tokens.BuildToken | None) -> people.Person | None:
+    """Whose launch it is: the token's, or whoever shows a key. Never a cookie's: any page can have a browser ask."""
+    if deps.bearer(request):
+        found = deps.signed_in(request)
+        if found is None:
+            raise Refused("Forbidden", 403)
+        return found
+    if token is None or token.person is None:
+        return None
+    return people.LOCAL if token.person == people.LOCAL.id else people.Person(id=token.person)
+
+
+def _charge(builds: Builds, client: str) -> dict[str, str]:
+    charged = builds.limit.charge(client)
+    if charged is None:
+        return {}
+    if charged.exceeded:
+        sentence = f"Rate limit exceeded. Try again in {builds.limit.seconds} seconds."
+        raise Refused(sentence, 429, charged.headers)
+    return charged.headers
+
+
+# --- ids of lines -------------------------------------------------------------------------------------------------------
+
+
+def _signature(at: Service, launch_id: str, spec: str) -> str:
+    """What keeps others from naming a line of a stream that is not theirs: its last one opens a session."""
+    return at.keys.token("resume", f"{launch_id} {spec}")
+
+
+def _resumed(at: Service, last_event_id: str, spec: str) -> tuple[str, str] | None:
+    """Launch and line of an id that we gave out for this spec."""
+    found = _ID.fullmatch(last_event_id)
+    if found and hmac.compare_digest(_signature(at, found[1], spec), found[3]):
+        return found[1], found[2]
+    return None
+
+
+# --- the stream ---------------------------------------------------------------------------------------------------------
+
+
+async def _stream(at: Service, builds: Builds, admitted: Admitted) -> AsyncIterator[str]:
+    asked, launch_id = admitted.asked, admitted.launch_id
+    signature = _signature(at, launch_id, f"{asked.prefix}/{asked.spec}")
+
+    def framed(number: int | str, event: dict[str, Any]) -> str:
+        return f"id: {launch_id}.{number}.{signature}\ndata: {json.dumps(event)}\n\n"
+
+    if admitted.after is None:
+        yield framed(FIRST, building.FIRST_EVENT)
+    outcome: Launch | dict[str, Any] | None = None
+    async for outcome in builds.kept_alive(functools.partial(_requested, at, asked, launch_id)):
+        if outcome is None:
+            yield KEEPALIVE
+    if not isinstance(outcome, Launch):
+        yield framed(LAST, outcome or building.failed("The broker met an error of its own."))
+        return
+    async for line in events.follow(at, launch_id, admitted.after or FIRST):
+        if line is None:
+            yield KEEPALIVE
+            continue
+        event, over = await _told(at, asked, launch_id, line)
+        yield framed(LAST if over else line["id"], event)
+        if over:
+            return
+    yield framed(LAST, building.failed(building.ENDED))
+
+
+async def _told(
+    at: Service, asked: building.Asked, launch_id: str, line: dict[str, Any]
+) -> tuple[dict[str, Any], bool]:
+    """Only the last line asks the table, so only that takes a thread."""
+    if line["phase"] == Phase.READY:
+        return await run_in_threadpool(building.told, at, asked, launch_id, line)
+    return building.told(at, asked, launch_id, line)
+
+
+def _requested(at: Service, asked: building.Asked, launch_id: str) -> Launch | dict[str, Any]:
+    """The launch, asked for unless there is one; or the event that says why there is none."""
+    try:
+        return building.requested(at, asked, launch_id)
+    except building.Failed as failure:
+        return failure.event
+    except errors.BrokerError as error:
+        return building.failed(str(error))
+    except Exception:
+        reference = crypto.new_id(8)
+        log.exception("build_request_failed", reference=reference, launch=launch_id)
+        sentence = f"The broker met an error of its own. Its log has more under the reference {reference}."
+        return building.failed(sentence, 500)
+
+
+def _refused(at: Service, request: Request, refusal: Exception) -> Response:
+    """One event, and nothing to come back for."""
+    status, headers = getattr(refusal, "status", 403), getattr(refusal, "headers", {})
+    launch_id = crypto.new_id(12)
+    signature = _signature(at, launch_id, "/".join(raw_spec(request.scope)))
+    event = json.dumps(building.failed(str(refusal), status))
+    body = f"id: {launch_id}.{LAST}.{signature}\ndata: {event}\n\n"
+    return Response(body, media_type=EVENT_STREAM, headers={**STREAM_HEADERS, **headers})
