@@ -67,6 +67,15 @@ def ensure(client: docker.APIClient, engine: dict[str, Any]) -> str:
     return NETWORKS[kind]
 
 
+def before_build(engine: dict[str, Any]) -> None:
+    """Builds reach the internet and nothing else, wherever a fence can be made. Raises Failed where it is wanted and cannot.
+
+    A build needs a network even where a session gets none.
+    """
+    if engine["network"] == "fenced" or (engine["network"] == "none" and not why_not()):
+        make_fence(engine.get("network_allowed") or [])
+
+
 def make_network(client: docker.APIClient, kind: str) -> None:
     """A bridge of ours, whose containers do not see each other."""
     import docker
