@@ -80,7 +80,7 @@ def read(request: Request) -> Link:
     }
     problems: dict[str, str] = {}
     try:
-        asked = repos.RepoSpec.parse(f"{prefix}/{spec}")
+        asked = repos.providers[prefix].parse(spec)
     except repos.RepoError as error:
         problems["repo"] = str(error)
     else:
@@ -181,6 +181,7 @@ def _token(request: Request, at: Service, link: Link, person: people.Person | No
 # --- pages --------------------------------------------------------------------------------------------------------------
 
 
+@router.api_route("/v2/{prefix}", methods=["GET", "HEAD"])
 @router.api_route("/v2/{prefix}/{spec:path}", methods=["GET", "HEAD"])
 def follow(request: Request, at: deps.At, choose: str = "") -> Response:
     """What a launch link shows: the form for who may choose, a session on its way for who may not, or why neither."""
