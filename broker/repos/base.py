@@ -36,8 +36,10 @@ class RepoSpec:
     """What a launch link asks to open that is no file: `rstudio`, `git-pull?repo=…`. Relative, else unchecked."""
     divided: bool = True
     """False: `ref` and `path` come from a web address such as `/tree/a/b/c`, and only the repository knows where the
-    name of the branch ends; or, without a path, `repo` and `ref` from a link that does not keep them apart, and only the
-    host knows where the repository's address ends. Resolving decides."""
+    name of the branch ends. Resolving decides."""
+    located: bool = True
+    """False: `repo` and `ref` come from a link that does not keep them apart, and only the host knows where the
+    repository's address ends. Until resolving decides, `repo` is the longest it can be."""
 
     @classmethod
     def parse(cls, text: str, ref: str | None = None) -> RepoSpec:
@@ -48,12 +50,12 @@ class RepoSpec:
     def at(self, ref: str) -> RepoSpec:
         """The same with this branch, tag or commit."""
         ref, path, repo = urls.ref(ref.strip()), self.path, self.repo
-        if not self.divided and path:
-            together = f"{self.ref}/{path}"
-            path = together.removeprefix(f"{ref}/") if together.startswith(f"{ref}/") else path
-        elif not self.divided:
-            repo = f"{repo}/{self.ref}".removesuffix(f"/{ref}") if ref.endswith(f"/{self.ref}") else repo
-        return replace(self, repo=repo, ref=ref, path=path, divided=True)
+        together = f"{self.ref}/{path}"
+        if not self.divided and together.startswith(f"{ref}/"):
+            path = together.removeprefix(f"{ref}/")
+        if not self.located and ref.endswith(f"/{self.ref}"):
+            repo = f"{repo}/{self.ref}".removesuffix(f"/{ref}")
+        return replace(self, repo=repo, ref=ref, path=path, divided=True, located=True)
 
     @property
     def spec(self) -> str:

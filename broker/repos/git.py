@@ -52,7 +52,7 @@ class Git(base.RepoProvider):
         found = self.detect(urls.split(urls.clean(address)))
         if not ref:
             return found
-        return replace(found, ref=remotes.lowered(urls.ref(ref)), path="", divided=sure)
+        return replace(found, ref=remotes.lowered(urls.ref(ref)), path="", divided=True, located=sure)
 
     def spec(self, spec: base.RepoSpec) -> str:
         return f"{quote(spec.repo, safe='')}/{quote(spec.ref, safe='')}"
@@ -73,7 +73,7 @@ class Git(base.RepoProvider):
         return base.RepoSpec(provider=self.prefix, repo=url.address(at), **page)
 
     def resolve(self, spec: base.RepoSpec, asking: Asking) -> base.Resolved:
-        if not spec.divided and not spec.path:
+        if not spec.located:
             seconds = asking.settings.git_seconds
             return forges.first_that_exists(endings(spec), lambda each: self.look_up(each, asking), seconds)
         return self.look_up(spec, asking)
@@ -125,8 +125,8 @@ def endings(spec: base.RepoSpec) -> Iterator[base.RepoSpec]:
     for at in range(len(url.raw), 0, -1):
         ref = "/".join([*url.segments[at:], spec.ref])
         with contextlib.suppress(errors.BadSpec):
-            yield replace(spec, repo=url.address(at), ref=urls.ref(ref), divided=True)
-    yield replace(spec, repo=f"{spec.repo}/{quote(spec.ref)}", ref="HEAD", divided=True)
+            yield replace(spec, repo=url.address(at), ref=urls.ref(ref), located=True)
+    yield replace(spec, repo=f"{spec.repo}/{quote(spec.ref)}", ref="HEAD", located=True)
 
 
 def where_the_page_begins(segments: tuple[str, ...]) -> tuple[int | None, int]:

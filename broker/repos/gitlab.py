@@ -47,7 +47,7 @@ class GitLab(forges.Forge):
             return base.RepoSpec(provider=self.prefix, repo=project(parts))
         at = next((at for at in range(len(parts) - 1, 2, -1) if is_project(parts[:at])), 2)
         ref = remotes.lowered(urls.ref("/".join(parts[at:])))
-        return base.RepoSpec(provider=self.prefix, repo=project(parts[:at]), ref=ref, divided=at == 2)
+        return base.RepoSpec(provider=self.prefix, repo=project(parts[:at]), ref=ref, located=at == 2)
 
     def spec(self, spec: base.RepoSpec) -> str:
         return f"{quote(spec.repo, safe='')}/{quote(spec.ref, safe='')}"
@@ -73,7 +73,7 @@ class GitLab(forges.Forge):
         return f"{asking.url(self)}/{spec.repo}/-/tree/{commit}"
 
     def resolve(self, spec: base.RepoSpec, asking: Asking) -> base.Resolved:
-        if not spec.divided and not spec.path:
+        if not spec.located:
             look_up = super().resolve
             seconds = asking.settings.git_seconds
             return forges.first_that_exists(endings(spec), lambda each: look_up(each, asking), seconds)
@@ -133,4 +133,4 @@ def endings(spec: base.RepoSpec) -> Iterator[base.RepoSpec]:
     """The projects this may mean, the deepest first."""
     parts = f"{spec.repo}/{spec.ref}".split("/")
     for at in range(spec.repo.count("/") + 1, 1, -1):
-        yield replace(spec, repo="/".join(parts[:at]), ref="/".join(parts[at:]), divided=True)
+        yield replace(spec, repo="/".join(parts[:at]), ref="/".join(parts[at:]), located=True)

@@ -78,9 +78,9 @@ class Resolver:
         except errors.RefNotFound:
             if spec.ref not in OLD_DEFAULTS:
                 raise
-        found = provider.resolve(replace(spec, ref="HEAD", divided=True), self._asking)
+        found = provider.resolve(replace(spec, ref="HEAD", divided=True, located=True), self._asking)
         note = f"There is no branch “{spec.ref}” any more; this is the default branch."
-        return replace(found, spec=replace(spec, divided=True), ref=spec.ref, note=note)
+        return replace(found, spec=replace(spec, divided=True, located=True), ref=spec.ref, note=note)
 
 
 def gather(
