@@ -2,7 +2,7 @@
 
 An environment is kept in `<cache>/<key>/`: `venv`; `tree`, the working tree after `postBuild`; `home`, what `postBuild` left
 in its home; and, written last, `ok.json`. Environments cannot be moved, so they are built where they stay, under a lock. The
-key names the commit, which stands for all of the repository's files, and everything of ours that has a say.
+key names the commit (or the key of a listing), which stands for all of the files, and everything of ours that has a say.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,10 +26,16 @@ BUILDER = 1  # raise it where the same commit would now be built differently
 
 
 def place_of(spec: dict[str, Any]) -> Path:
-    """Where this environment is kept. The commit stands for all of the repository's own files."""
+    """Where this environment is kept."""
     python = [*sys.version_info[:3], sys.platform, os.uname().machine]
-    parts = [BUILDER, installing.BASE, spec["commit"], spec.get("subdir", ""), python]
+    parts = [BUILDER, installing.BASE, files_of(spec), spec.get("subdir", ""), python]
     return Path(spec["cache"]) / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+
+def files_of(spec: dict[str, Any]) -> str:
+    """What stands for all files: the commit, or the key of a list of files. No list can pass for a commit."""
+    content = spec.get("content") or {}
+    return f"files:{content['key']}" if content.get("kind") == "files" else spec["commit"]
 
 
 def found(spec: dict[str, Any]) -> Path | None:
@@ -37,8 +44,14 @@ def found(spec: dict[str, Any]) -> Path | None:
     if not (place / "ok.json").exists() or not (place / "venv/bin/python").exists():
         return None
     os.utime(place / "ok.json")  # so that the longest unused can be told
-    tell("fetching", f"Commit {spec['commit'][:12]} of {spec['title']} has been built before")
+    tell("fetching", f"{version_of(spec)} of {spec['title']} has been built before")
     return place
+
+
+def version_of(spec: dict[str, Any]) -> str:
+    """`Commit 0123456789ab`, or the host's own version."""
+    commit = spec["commit"]
+    return f"Commit {commit[:12]}" if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", commit) else f"Version {commit[:60]}"
 
 
 def build(spec: dict[str, Any]) -> Path:

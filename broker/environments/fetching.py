@@ -1,4 +1,4 @@
-"""Bringing a commit to this computer: by whatever way its server allows, and no further than the limits."""
+"""Bringing what was asked for to this computer: a commit, by whatever way its server allows, or a list of files."""
 
 from __future__ import annotations
 
@@ -9,13 +9,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from broker.environments import programs
+from broker.environments import downloading, programs
 from broker.environments.programs import Failed, tell
 
 ENTRIES = 1_000_000  # files of a repository; a tree of trees can claim any number
 
 
 def fetch(spec: dict[str, Any], tree: Path) -> None:
+    """The files in `tree`, as the spec says how they are got. Raises Failed."""
+    kind = (spec.get("content") or {}).get("kind", "git")
+    if kind == "image":
+        raise Failed("This backend has no containers, so it cannot run an image. Choose one with containers.")
+    if kind not in ("git", "files"):
+        raise Failed(
+            f"This backend does not know how to fetch {kind!r}. Choose another, or ask who runs it to update it."
+        )
+    (downloading.fetch if kind == "files" else clone)(spec, tree)
+
+
+def clone(spec: dict[str, Any], tree: Path) -> None:
     """The commit's files and nothing more in `tree`, submodules included. Raises Failed."""
     url, commit = spec["repo_url"], spec["commit"]
     check_url(url, allow_file=bool(spec.get("allow_file")))

@@ -70,9 +70,7 @@ class Docker(base.RepoProvider):
             match url.segments:
                 case ("_", name, *_):
                     return self.parse(name)
-                case ("r" | "repository", *words, owner, name) | ("r", *words, owner, name, "tags") if not set(
-                    words
-                ) - {"docker"}:
+                case ("r", owner, name, *_) | ("repository", "docker", owner, name, *_):
                     return self.parse(f"{owner}/{name}")
             raise errors.BadSpec(
                 "This page of Docker Hub is no image. Open the image, and paste its address or its name."

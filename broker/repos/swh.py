@@ -1,8 +1,8 @@
 """`swh`: whatever Software Heritage has archived, by its SWHID or by the address it was archived from.
 
 By the archive's published API: `/api/1/revision/`, `/release/`, `/snapshot/`, `/origin/…/visit/latest/` lead to a directory,
-whose id is computed from its files; `/api/1/vault/flat/<swhid>/` makes an archive of them on demand (POST, then GET until it is done),
-which the instance asks for.
+whose id is computed from its files; `/api/1/vault/flat/<swhid>/` makes an archive of them on demand (POST, then GET until it is
+done), which the instance asks for.
 """
 
 from __future__ import annotations
