@@ -104,7 +104,12 @@ class Doors:
         self.sites = Sites(session_domain=settings.session_domain, public_url=settings.public_url, hosts=hosts)
         self.tunnel = tunnels.Tunnel(directory=directory, on_tunnel=on_tunnel, sockets=sockets)
         self.gateway = gateways.Gateway(
-            directory=directory, tunnel=self.tunnel, home=home, secure=bool(settings.public_url), trusted=trusted
+            directory=directory,
+            tunnel=self.tunnel,
+            home=home,
+            secure=bool(settings.public_url),
+            trusted=trusted,
+            allow_origin=settings.cors_allow_origin,
         )
         self.reading: set[Front] = set()
         self.loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]  # known at the first connection

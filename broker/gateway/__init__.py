@@ -47,7 +47,9 @@ class Gateway:
         home: str = "http://localhost:8000/",
         secure: bool = False,
         trusted: Collection[str] = (),
+        allow_origin: str = "",
     ) -> None:
+        self.allow_origin = allow_origin.lower().encode()
         self.directory = directory
         self.tunnel = tunnel
         self.home = home

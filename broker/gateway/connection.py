@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from broker import tunnel, wire
-from broker.gateway import auth, closing, heads, pages, upstream
+from broker.gateway import auth, closing, cors, heads, pages, upstream
 
 if TYPE_CHECKING:
     from broker.gateway import Gateway
@@ -26,35 +26,10 @@ class Connection(asyncio.Protocol):
     """One connection, one request at a time; requests sent ahead wait in `_buffer`, unread beyond one."""
 
     __slots__ = (
-        "_body_left",
-        "_buffer",
-        "_chunked_answer",
-        "_chunks",
-        "_closing",
-        "_end",
-        "_expects",
-        "_head",
-        "_held",
-        "_keep_alive",
-        "_minor",
-        "_pass",
-        "_pass_key",
-        "_peer",
-        "_request",
-        "_route",
-        "_session",
-        "_stalled",
-        "_started",
-        "_tries",
-        "busy",
-        "due",
-        "front",
-        "gateway",
-        "method",
-        "over",
-        "transport",
-        "upstream",
-        "waiting",
+        "_body_left", "_buffer", "_chunked_answer", "_chunks", "_closing", "_end", "_expects", "_head", "_held",
+        "_keep_alive", "_minor", "_pass", "_pass_key", "_peer", "_reader", "_request", "_route", "_session",
+        "_stalled", "_started", "_tries", "busy", "due", "front", "gateway", "method", "over", "transport",
+        "upstream", "waiting",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway, front: Any, transport: Any) -> None:
@@ -132,6 +107,10 @@ class Connection(asyncio.Protocol):
         self._expects = self._started = self._chunked_answer = False
         self._tries = 0
         self._head = b""
+        self._reader = cors.reader(request, self._route, self.gateway.allow_origin)
+        if self._reader and request.method == b"OPTIONS":
+            self._preflight(rest)
+            return
         session = self.gateway.session(self._route.session_id)
         if session is None or session.state != "ready":
             self._buffer = rest
@@ -209,6 +188,13 @@ class Connection(asyncio.Protocol):
         self.transport.write(pages.enter(location, auth.issue_cookie(session, secure=self.gateway.secure)))
         self.response_done()
 
+    def _preflight(self, rest: bytes) -> None:
+        self.gateway.count(204)
+        self.transport.write(cors.preflight(self._reader))
+        self.response_done()
+        if rest and not self.over:
+            self.data_received(rest)
+
     def _turn_away(self, said: tuple[int, str, str, str], sentence: str = "") -> None:
         self.gateway.count(said[0])
         self._refuse(
@@ -218,6 +204,7 @@ class Connection(asyncio.Protocol):
                 home=self.gateway.home,
                 sentence=sentence,
                 without_body=self.method == b"HEAD",
+                headers=cors.headers(self._reader),
             )
         )
 
@@ -342,8 +329,10 @@ class Connection(asyncio.Protocol):
         self._chunked_answer = chunked
         if not self.sent_whole or self.gateway.stopping:
             self._keep_alive = False
+        if self._reader:
+            response.plain = wire.without(response.plain, cors.REPLACED)
         parts = heads.response_head(response, self._route, chunked=chunked, keep_alive=self._keep_alive)
-        parts.append(body)
+        parts[-1:] = [cors.headers(self._reader), parts[-1], body]
         self.gateway.sent += len(body)
         self.transport.write(b"".join(parts))
         self.gateway.count(response.status)
