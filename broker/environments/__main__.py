@@ -24,6 +24,8 @@ def main(arguments: list[str]) -> int:
         return serve(Path(arguments[1]))
     if arguments[0] == "--sweep":
         return sweep()
+    if arguments[0] == "--image":
+        return image(Path(arguments[1]))
     spec = json.loads(Path(arguments[0]).read_text())
     Path(arguments[0]).unlink()
     try:
@@ -52,6 +54,12 @@ def serve(path: Path) -> int:
     from broker.environments import serving
 
     return serving.serve(path)
+
+
+def image(path: Path) -> int:
+    from broker.environments import buildpack
+
+    return buildpack.main(path)
 
 
 def sweep() -> int:

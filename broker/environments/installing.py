@@ -32,9 +32,12 @@ def install(wish: wishes.Wish, root: Path, place: Path, *, downloads: bool) -> N
             raise Failed(f"The packages cannot be installed: {explanation(last)}")
 
 
-def installations(wish: wishes.Wish, root: Path) -> list[list[str]]:
-    """The arguments of each `uv pip install`: one, but where hashes are demanded, which the base has none of."""
-    own = ["-r", str(wish.requirements)] if wish.requirements else []
+def installations(wish: wishes.Wish, root: Path, *, requirements: str | None = None) -> list[list[str]]:
+    """The arguments of each `uv pip install`: one, but where hashes are demanded, which the base has none of.
+
+    `requirements` is another path of the same file: that in an image.
+    """
+    own = ["-r", requirements or str(wish.requirements)] if wish.requirements else []
     own += [str(root)] if wish.project else []
     if wish.requirements and "--require-hashes" in wishes.text_of(wish.requirements):
         return [own, list(BASE)]

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 MARK = "ANYBINDER_INSTANCE"  # the agent's: whoever sweeps after a crash finds the order's processes by it
 PASSED_ON = (MARK, "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "USER", "LOGNAME", "TMPDIR", "LD_LIBRARY_PATH")
@@ -24,9 +24,17 @@ class Failed(Exception):
     """The build has failed; the sentence is for the person."""
 
 
+copies: list[TextIO] = []
+"""Files that get what the agent is told, so that others who want the same can read along."""
+
+
 def tell(phase: str, message: str, **more: Any) -> None:
     """One line for the agent. Credentials in URLs are blanked here, whoever says them."""
-    print(json.dumps({"phase": phase, "message": without_credentials(message), **more}), flush=True)
+    line = json.dumps({"phase": phase, "message": without_credentials(message), **more})
+    print(line, flush=True)
+    for copy in copies:
+        copy.write(f"{line}\n")
+        copy.flush()
 
 
 def without_credentials(text: str) -> str:

@@ -47,6 +47,11 @@ def read_repository(root: Path) -> Wish:
     """
     folder = binder_folder(root)
     refuse_what_needs_containers(root, folder)
+    return read_python(root, folder)
+
+
+def read_python(root: Path, folder: Path) -> Wish:
+    """What a Python environment needs, the same whichever engine makes it. Raises Failed where a file is unclear."""
     wish = Wish()
     wish.requirements = file_in(root, folder / "requirements.txt")
     wish.post_build = file_in(root, folder / "postBuild")

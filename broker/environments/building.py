@@ -1,0 +1,126 @@
+"""One build: the repository's files, repo2docker over them, and a sentence where it fails.
+
+Everything it puts on this computer lies in one folder of the session's, and goes with it. The engine's command gets a
+configuration of its own: with the person's, a Dockerfile's FROM would be pulled with the person's logins.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from broker.environments import cache, fetching, network, programs, wishes
+from broker.environments.programs import Failed, tell
+from broker.environments.transcript import Transcript
+
+READ = (
+    *(
+        "Dockerfile",
+        "Dockerfile.dockerignore",
+        ".dockerignore",
+        ".containerignore",
+        "environment.yml",
+        "environment.yaml",
+    ),
+    *(
+        "requirements.txt",
+        "requirements3.txt",
+        "runtime.txt",
+        "apt.txt",
+        "postBuild",
+        "start",
+        "install.R",
+        "DESCRIPTION",
+    ),
+    *("Project.toml", "JuliaProject.toml", "Manifest.toml", "REQUIRE", "default.nix", "Pipfile", "Pipfile.lock"),
+    *("setup.py", "pyproject.toml"),
+)
+"""What is read on this computer, outside of any container: a link there could show a file of the person's."""
+
+
+def build(spec: dict[str, Any], *, name: str, key: str, labels: dict[str, str]) -> None:
+    """Build the image and name it so. Raises Failed; then there is no image. Leaves no file behind unless it is killed, and
+    then only in the session's folder. The engine stops building when this process or its group is ended."""
+    work = Path(spec["home"]) / "build"
+    if work.exists():
+        cache.remove(work)
+    try:
+        for folder in ("home", "tmp", "docker"):
+            (work / folder).mkdir(mode=0o700, parents=True)
+        fetching.fetch(spec, work / "tree")
+        check_links(work / "tree", spec.get("subdir") or "")
+        network.before_build(spec["engine"])
+        run(work, spec, {"name": name, "key": key, "labels": labels})
+    finally:
+        if work.exists():
+            cache.remove(work)
+
+
+def check_links(tree: Path, subdir: str) -> None:
+    """Raises Failed where a file that is read here is a link that leads out of the repository."""
+    root = wishes.within(tree, tree / subdir)
+    if not root.is_dir():
+        raise Failed(f"There is no folder {subdir} in the repository.")
+    folder = wishes.binder_folder(root)
+    for file in READ:
+        for place in {folder, root}:
+            wishes.file_in(root, place / file)
+
+
+def run(work: Path, spec: dict[str, Any], image: dict[str, Any]) -> None:
+    """Raises Failed where it does not end well."""
+    from importlib import metadata
+
+    engine, began = spec["engine"], time.monotonic()
+    order = {
+        **image,
+        "tree": str(work / "tree"),
+        "subdir": spec.get("subdir") or "",
+        "commit": spec["commit"],
+        "base_image": engine["base_image"],
+        "builder": engine.get("builder") or "uv",
+        "kind": engine["kind"],
+        "downloads": bool(spec.get("python_downloads")),
+        "uv_version": metadata.version("uv"),
+        "parent": os.getpid(),
+    }
+    (work / "order.json").write_text(json.dumps(order))
+    tell("building", "Building the image")
+    transcript = Transcript(programs.Plain("building"))
+    command = [sys.executable, "-I", str(Path(__file__).parent), "--image", str(work / "order.json")]
+    status, _last = programs.run(command, env=environment(work, engine), cwd=work, show=transcript)
+    if status:
+        raise Failed(transcript.sentence())
+    tell("building", f"Built in {time.monotonic() - began:.0f} s")
+
+
+def environment(work: Path, engine: dict[str, Any]) -> dict[str, str]:
+    """What the engine's command sees: the engine, an empty configuration, and nobody's secrets."""
+    (work / "docker/config.json").write_text(json.dumps(configuration()))
+    return {
+        **programs.environment(),
+        "HOME": str(work / "home"),
+        "TMPDIR": str(work / "tmp"),
+        "DOCKER_CONFIG": str(work / "docker"),
+        "DOCKER_HOST": engine["url"],
+        "CONTAINER_HOST": engine["url"],  # podman's name for it
+        "DOCKER_BUILDKIT": "1",
+        "BUILDX_BUILDER": "default",  # the engine's own, whatever this person builds with otherwise
+        "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",  # an image, not a list of one image and a paper about it
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def configuration() -> dict[str, Any]:
+    """Where the plugins are, and the proxies that containers shall use; no logins."""
+    own = Path(programs.variable("DOCKER_CONFIG") or Path.home() / ".docker")
+    try:
+        told = json.loads((own / "config.json").read_text())
+    except (OSError, ValueError):
+        told = {}
+    plugins = [str(own / "cli-plugins"), *told.get("cliPluginsExtraDirs", [])]
+    return {"cliPluginsExtraDirs": plugins, **({"proxies": told["proxies"]} if "proxies" in told else {})}

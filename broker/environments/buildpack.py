@@ -1,0 +1,222 @@
+"""Our build pack for repo2docker, and the program that builds with it: `python -I broker/environments --image ORDER.json`.
+
+repo2docker runs in a process of its own. Its log handlers, its working folder and its exits are then its own business; it is
+ended with all that it started by one signal; and importing it costs nothing where the image is found. Its order of packs is
+kept, but where it would fill the environment from conda for files that ask for nothing of conda, ours fills it with `uv`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+from repo2docker.app import Repo2Docker
+from repo2docker.buildpacks import BaseImage, PythonBuildPack
+from repo2docker.contentproviders import Local
+from repo2docker.docker import DockerEngine
+from repo2docker.engine import BuildError, ContainerEngineException
+from repo2docker.utils import is_local_pip_requirement
+
+from broker.environments import installing, transcript, wishes
+from broker.environments.programs import Failed
+
+VENV = "/srv/venv"
+PYTHONS = "/opt/python"
+PROFILE = "/etc/profile.d/zz-anybinder.sh"
+USER, UID = "jovyan", 1000  # repo2docker's own name, and the first person's number: neither may be root
+
+
+class UvBuildPack(BaseImage):
+    """requirements.txt, runtime.txt, apt.txt, postBuild, start, setup.py and pyproject.toml, without conda.
+
+    The same Jupyter, the same Python rules and one resolution with the repository's own requirements as the process engine
+    makes. There is no cache mount: what one repository's setup code writes to it, another's build would install.
+    """
+
+    downloads = False
+    uv_version = ""
+
+    def detect(self) -> bool:
+        """Whatever the packs before it left, as long as it is about Python."""
+        return self.runtime[0] in (None, "python")
+
+    @property
+    def wish(self) -> wishes.Wish:
+        """What the repository asks for, read by the same code as for the process engine. Raises Failed."""
+        if not hasattr(self, "_wish"):
+            root = Path.cwd()
+            self._wish = wishes.read_python(root, wishes.binder_folder(root))
+        return self._wish
+
+    @lru_cache  # noqa: B019 -- the base class caches all of these so: its lists are changed by whoever asks
+    def get_base_packages(self) -> set[str]:
+        return cast(set[str], super().get_base_packages()) | {"ca-certificates", "git", "python3", "python3-venv"}
+
+    @lru_cache  # noqa: B019
+    def get_build_env(self) -> list[tuple[str, str]]:
+        """Scripts written for repo2docker find their way by these, conda's names apart."""
+        return [
+            *super().get_build_env(),
+            ("NB_PYTHON_PREFIX", VENV),
+            ("KERNEL_PYTHON_PREFIX", VENV),
+            ("VIRTUAL_ENV", VENV),
+            ("UV_PYTHON_INSTALL_DIR", PYTHONS),
+        ]
+
+    @lru_cache  # noqa: B019
+    def get_path(self) -> list[str]:
+        return [*super().get_path(), "${VIRTUAL_ENV}/bin"]
+
+    @lru_cache  # noqa: B019
+    def get_build_scripts(self) -> list[tuple[str, str]]:
+        """What no file but the Python's version has a say in: these layers are shared by all repositories."""
+        own_uv = "/opt/uv/bin/"
+        return [
+            *super().get_build_scripts(),
+            (
+                "root",
+                f"export HOME=/root; python3 -m venv /opt/uv && {own_uv}pip install --quiet --no-cache-dir --disable-pip-version-check "
+                f"uv=={self.uv_version} && ln -s {own_uv}uv /usr/local/bin/uv",
+            ),
+            # The entry point is a login shell, and Debian's /etc/profile resets PATH.
+            ("root", f"echo 'export PATH=\"$HOME/.local/bin:$REPO_DIR/.local/bin:{VENV}/bin:$PATH\"' > {PROFILE}"),
+            ("root", self._make_environment()),
+            ("${NB_USER}", self._install(list(installing.BASE), "--quiet")),
+        ]
+
+    def _make_environment(self) -> str:
+        """The base image's own Python unless the repository names one; else a sentence that says which there are."""
+        request = self.wish.python or ">=3.8"
+        uv = "UV_PYTHON_PREFERENCE=system uv python"
+        find = f"P=$({uv} find --system --no-project --no-python-downloads {shlex.quote(request)} 2>/dev/null)"
+        get = (
+            f"{{ uv python install --no-cache --quiet {shlex.quote(request)} && {find}; }}"
+            if self.downloads
+            else "false"
+        )
+        have = f"{uv} list --only-installed | sed -n 's/^cpython-\\([0-9.]*\\)-.*/\\1/p' | sort -uV | paste -sd, | sed 's/,/, /g'"
+        asks = f"{self.wish.python_from or 'Anybinder'} asks for Python {request}"
+        sorry = f"echo {shlex.quote(transcript.OURS + asks)}', which the base image does not have. It has '$({have})."
+        make = f'uv venv --quiet --no-project --no-cache --python "$P" {VENV} && chown -R ${{NB_USER}}: {VENV}'
+        # Else root leaves its own folders in the person's home.
+        return f"export HOME=/root; {find} || {get} || {{ {sorry}; exit 1; }}; {make}"
+
+    def _install(self, wanted: list[str], *options: str) -> str:
+        """One installation; requirements are resolved by pip's own rule for several indexes, as in the process engine."""
+        shared = ("--no-cache", "--compile-bytecode", "--index-strategy", "unsafe-best-match", "--python", VENV)
+        return " ".join(["uv pip install", *shared, *options, *map(shlex.quote, wanted)])
+
+    def _installations(self) -> list[tuple[str, str]]:
+        file = self.binder_path("requirements.txt") if self.wish.requirements else None
+        wanted = installing.installations(self.wish, Path(), requirements=file)
+        return [("${NB_USER}", self._install(each)) for each in wanted if each != list(installing.BASE)]
+
+    @property
+    def _stands_alone(self) -> bool:
+        """Whether the requirements can be installed before the rest of the repository is there, so that the layer is kept."""
+        if self.wish.project:
+            return False
+        lines = wishes.text_of(self.wish.requirements).splitlines() if self.wish.requirements else []
+        return not any(is_local_pip_requirement(line) for line in lines)
+
+    @lru_cache  # noqa: B019
+    def get_preassemble_script_files(self) -> dict[str, str]:
+        file = self.binder_path("requirements.txt")
+        alone = self.wish.requirements and self._stands_alone
+        return {**super().get_preassemble_script_files(), **({file: file} if alone else {})}
+
+    @lru_cache  # noqa: B019
+    def get_preassemble_scripts(self) -> list[tuple[str, str]]:
+        return [*super().get_preassemble_scripts(), *(self._installations() if self._stands_alone else [])]
+
+    @lru_cache  # noqa: B019
+    def get_assemble_scripts(self) -> list[tuple[str, str]]:
+        return [*super().get_assemble_scripts(), *([] if self._stands_alone else self._installations())]
+
+
+class Engine(DockerEngine):
+    """repo2docker's engine with the command that the backend names, whatever the address looks like."""
+
+    container_cli = "docker"
+
+
+class Builder(Repo2Docker):
+    """repo2docker on a folder that we have fetched; all that it needs is in the order."""
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        super().__init__()
+        self.order = order
+        self.repo, self.ref, self.subdir = order["tree"], order["commit"], order["subdir"]
+        self.output_image_spec = order["name"]
+        self.base_image = order["base_image"]
+        self.user_id, self.user_name = UID, USER
+        # Only the folder: the others ask the network what an address might be.
+        self.content_providers = [Local]
+        if order["builder"] == "uv":
+            ours = type("UvBuildPack", (UvBuildPack,), {name: order[name] for name in ("downloads", "uv_version")})
+            self.buildpacks = [ours if pack is PythonBuildPack else pack for pack in self.buildpacks]
+            self.default_buildpack = ours
+
+    def get_engine(self) -> Engine:
+        """Labels are given to the engine, not written into the recipe: there they would be text between quotes, and
+        every step after them would be done again."""
+        engine = Engine(parent=self)
+        engine.container_cli = self.order["kind"]
+        labels = [f"{name}={value}" for name, value in self.order["labels"].items()]
+        engine.extra_buildx_build_args = [word for label in labels for word in ("--label", label)]
+        # A Dockerfile may mount a cache by a name that another repository's uses too.
+        engine.extra_buildx_build_args += ["--build-arg", f"BUILDKIT_CACHE_MOUNT_NS={self.order['key']}"]
+        return engine
+
+
+def main(path: Path) -> int:
+    """Build. What is said on the way is for a Transcript to read; nothing is tagged unless all went well."""
+    order = json.loads(path.read_text())
+    end_all_with(order["parent"])
+    app = Builder(order)
+    app.initialize()
+    try:
+        app.build()
+    except subprocess.CalledProcessError:
+        return 1  # the engine has said why
+    except (
+        Failed,
+        BuildError,
+        ContainerEngineException,
+        RuntimeError,
+        ValueError,
+        OSError,
+        KeyError,
+        TypeError,
+    ) as fault:
+        print(transcript.OURS + " ".join(str(fault).split()), file=sys.stderr, flush=True)  # noqa: T201
+        return 1
+    finally:
+        with contextlib.suppress(AttributeError):
+            app.close_handlers()
+    return 0
+
+
+def end_all_with(parent: int) -> None:
+    """End with the builder, however that ends, and take along what we started: the engine's command, and what that started.
+
+    The engine gives a build up when the one who asked for it is gone.
+    """
+    import ctypes
+    import signal
+
+    def end(_number: int, _frame: object) -> None:
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    signal.signal(signal.SIGTERM, end)
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(1, int(signal.SIGTERM), 0, 0, 0)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            end(0, None)
