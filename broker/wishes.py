@@ -11,6 +11,7 @@ from typing import Any
 
 from broker import backends, crypto, errors, people, repos, resources, settings
 from broker.models import Consent, Launch, Phase, State
+from broker.repos import errors as repo_errors
 from broker.service import Service
 from providers import base
 
@@ -73,10 +74,10 @@ def needed(
 
     Asks the repository for its own files. Raises BadRequest, RepoError.
     """
-    read = getattr(service.repos, "read", None)
-    asked = resources.asked_in(read(found, resources.FILES) if read else {})
+    asked, notes = _asked_by_repository(service, found)
     default = base.Resources(**backend.setting.resources.model_dump())
-    chosen, notes = resources.settle(asked, wish.resources, default)
+    chosen, raised = resources.settle(asked, wish.resources, default)
+    notes += raised
     longest = backend.setting.max_hours or service.settings.max_hours
     hours = longest if chosen.hours is None else chosen.hours
     if hours <= 0:
@@ -86,6 +87,14 @@ def needed(
             f"{asked.file} requires {asked.required.hours:g} hours; no session here is longer than {longest:g}."
         )
     return replace(chosen, hours=min(hours, longest)), notes
+
+
+def _asked_by_repository(service: Service, found: repos.Resolved) -> tuple[resources.Asked, list[str]]:
+    """What the repository's own files ask for; a host in trouble keeps nobody from launching, and is said."""
+    try:
+        return resources.asked_in(service.repos.read(found, resources.FILES)), []
+    except (repo_errors.HostUnavailable, repo_errors.RateLimited, repo_errors.TooBig) as trouble:
+        return resources.Asked(), [f"What the repository asks for in memory and processors is not known: {trouble}"]
 
 
 def preparing(chosen: settings.Settings) -> dt.timedelta:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from broker import backends, errors, launches, people, settings, wishes
 from broker.models import Launch
+from broker.repos.errors import BadSpec
+from providers import base
 from tests.broker.conftest import Bench
+from tests.doubles import git_repos
 from tests.doubles.desk_cloud import DeskCloud
 
 
@@ -139,3 +143,26 @@ def test_a_drained_backend_takes_nothing_new(ruled: Callable[..., Bench]) -> Non
     assert "no new sessions" in (backends.named(bench.at, "desk").closed_to(bench.at, people.LOCAL) or "")
     with pytest.raises(errors.NoBackend):
         bench.request()
+
+
+def test_the_repository_says_how_much_it_needs(bench: Bench, tmp_path: Path) -> None:
+    files = {".binder/resources.yaml": "required: {memory: 4G}\nrecommended: {cpu: 2}\n"}
+    git_repos.make_repo(tmp_path / "repos", "needy", files)
+    needy = bench.repo.replace("/demo", "/needy")
+    launch = bench.request(repo=needy, memory_mb=1024)
+    assert (launch.memory_mb, launch.cpu) == (4096, 2)
+    assert "so it gets that instead of 1024" in bench.said(launch)[1]
+    bench.advance(launch)
+    assert bench.cloud.asked[-1] == base.Resources(memory_mb=4096, cpu=2, hours=launch.hours)
+
+
+def test_a_resource_file_that_cannot_be_read_is_said_before_anything_runs(bench: Bench, tmp_path: Path) -> None:
+    git_repos.make_repo(tmp_path / "repos", "needy", {"binder/resources.yaml": "required: {memory: lots}"})
+    with pytest.raises(BadSpec, match=r"binder/resources.yaml .* “lots”"):
+        bench.request(repo=bench.repo.replace("/demo", "/needy"))
+
+
+def test_what_no_offer_has_is_said_with_its_size(bench: Bench) -> None:
+    bench.cloud.menu = []
+    launch = bench.until_stopped(bench.request(memory_mb=64_000, cpu=16))
+    assert launch.message == "Nothing there has 16 processors, 64000 MB of memory. Ask for less, or choose another place."

@@ -25,6 +25,7 @@ class DeskCloud(base.Provider):
         self.instances_by_order: dict[str, base.Instance] = {}
         self.bought: list[str] = []
         self.calls: list[str] = []
+        self.asked: list[base.Resources] = []
         self.refusals: dict[str, deque[Exception]] = {}
         self.lost: dict[str, deque[Exception]] = {}
         self.menu = ["small", "large"]
@@ -39,6 +40,7 @@ class DeskCloud(base.Provider):
 
     def offers(self, credential: base.Credential, resources: base.Resources) -> list[base.Offer]:
         self._called("offers")
+        self.asked.append(resources)
         return [base.Offer(id=name, title=name, price_per_hour=Decimal("0.50")) for name in self.menu]
 
     def provision(self, credential: base.Credential, order: base.Order) -> base.Instance:
