@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 providers: dict[str, RepoProvider] = {}
 """By prefix, in the order in which people are offered them."""
+
+
+NOWHERE_ELSE: Mapping[str, str] = MappingProxyType({})
 
 
 def register(provider: RepoProvider) -> None:
@@ -42,9 +46,12 @@ class RepoSpec:
     repository's address ends. Until resolving decides, `repo` is the longest it can be."""
 
     @classmethod
-    def parse(cls, text: str, ref: str | None = None) -> RepoSpec:
-        """What this text means; `ref`, where given, wins over one in it. Raises RepoError and nothing else."""
-        spec = _parse(urls.clean(text))
+    def parse(cls, text: str, ref: str | None = None, homes: Mapping[str, str] = NOWHERE_ELSE) -> RepoSpec:
+        """What this text means; `ref`, where given, wins over one in it. Raises RepoError and nothing else.
+
+        `homes`: by prefix where the operator has a host of this kind instead of the public one; see `Resolver.parse`.
+        """
+        spec = _parse(urls.clean(text), homes)
         return spec.at(ref) if ref else spec
 
     def at(self, ref: str) -> RepoSpec:
@@ -107,6 +114,8 @@ class RepoProvider(ABC):
     repo_example: ClassVar[str]
     url_encode: ClassVar[bool] = False
     has_ref: ClassVar[bool] = True
+    one_home: ClassVar[bool] = False
+    """All its repositories are below `url`: one operator's GitLab is not another's."""
     takes_every_address: ClassVar[bool] = False
     """Such a provider is shown a pasted address after all others."""
     validate_regex: ClassVar[str]
@@ -141,11 +150,11 @@ class RepoProvider(ABC):
         return shown | ({"detect": {"regex": self.detect_regex}} if self.detect_regex else {})
 
 
-def _parse(text: str) -> RepoSpec:
+def _parse(text: str, homes: Mapping[str, str]) -> RepoSpec:
     """The order matters: what has a scheme is an address; then BinderHub's strings; then owner/name."""
     text = urls.spelled_out(text)
     if urls.has_scheme(text) or urls.SCP.fullmatch(text) or urls.BARE_HOST.match(text):
-        return _from_url(text)
+        return _from_url(text, homes)
     prefix, _, rest = text.partition("/")
     if prefix in providers:
         return _from_string(prefix, rest)
@@ -168,14 +177,26 @@ def _from_string(prefix: str, rest: str) -> RepoSpec:
         raise
 
 
-def _from_url(text: str) -> RepoSpec:
+def _from_url(text: str, homes: Mapping[str, str]) -> RepoSpec:
     if link := _launch_link(text):
         return link
     url = urls.split(text)
     for provider in sorted(providers.values(), key=lambda each: each.takes_every_address):
-        if found := provider.detect(url):
+        seen = _seen_from_home(provider, url, homes.get(provider.prefix, ""))
+        if seen and (found := provider.detect(seen)):
             return found
     raise errors.BadSpec
+
+
+def _seen_from_home(provider: RepoProvider, url: urls.Url, home: str) -> urls.Url | None:
+    """The address as its host's public site would have it. None where it is of another host than the operator's."""
+    if not home or not provider.one_home:
+        return url
+    own = urls.split(home)
+    same_port = url.port == own.port or url.scheme not in ("http", "https")
+    if url.host != own.host or not same_port or url.raw[: len(own.raw)] != own.raw:
+        return None
+    return replace(url, host=urls.split(provider.url).host, port=None, raw=url.raw[len(own.raw) :])
 
 
 def _launch_link(text: str) -> RepoSpec | None:

@@ -21,6 +21,7 @@ GUESSES = 6
 class Forge(base.RepoProvider):
     """What GitHub, GitLab and Bitbucket have in common. A subclass says how its API is asked, and reads its answers."""
 
+    one_home = True
     named: ClassVar[str]
     """The host, in sentences."""
 

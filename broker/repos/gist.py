@@ -24,6 +24,7 @@ class Gist(base.RepoProvider):
     """`owner/id`, and a revision behind it if not the newest."""
 
     prefix = "gist"
+    one_home = True
     title = "GitHub Gist"
     url = "https://gist.github.com"
     repo_label = "Gist ID (username/gistId) or URL"

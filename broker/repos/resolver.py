@@ -34,10 +34,15 @@ class Resolver:
     ) -> None:
         """`allowed`: private networks that a served broker may ask all the same. `allow_file`: file:// as well."""
         self._asking = gather(settings, clock, http, lookup, allowed, allow_file)
+        self._homes = {prefix: host.url for prefix, host in settings.hosts.items() if host.url}
         self._recent: cache.Recent[base.Resolved] = cache.Recent(KEPT, settings.resolve_cache_seconds, clock)
         self._flights: cache.Flights[base.Resolved] = cache.Flights()
         self._read: cache.Recent[dict[str, bytes]] = cache.Recent(READ, math.inf, clock)
         self._readings: cache.Flights[dict[str, bytes]] = cache.Flights()
+
+    def parse(self, text: str, ref: str | None = None) -> base.RepoSpec:
+        """`RepoSpec.parse`, knowing which hosts the operator has: an address of theirs is `gl`, one of gitlab.com `git`."""
+        return base.RepoSpec.parse(text, ref, self._homes)
 
     def resolve(self, spec: base.RepoSpec) -> base.Resolved:
         """The commit this means. Blocks for up to `git_seconds` and some. Raises RepoError."""
