@@ -99,7 +99,8 @@ def config(page: str) -> dict[str, Any]:
     head = page.partition("</head>")[0]
     found = re.search(r"<script>(.*?)</script>", head, re.DOTALL)
     assert found and head.index("<script") == found.start()
-    return json.loads(found[1].strip().removeprefix("window.pageConfig = ").removesuffix(";"))
+    told: dict[str, Any] = json.loads(found[1].strip().removeprefix("window.pageConfig = ").removesuffix(";"))
+    return told
 
 
 # --- the page that clients parse ------------------------------------------------------------------------------------
