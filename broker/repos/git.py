@@ -58,6 +58,10 @@ class Git(base.RepoProvider):
         return f"{quote(spec.repo, safe='')}/{quote(spec.ref, safe='')}"
 
     def detect(self, url: urls.Url) -> base.RepoSpec:
+        if not url.scheme:
+            raise errors.BadSpec(
+                "This is not the address of a repository. Paste the whole address, with https:// before it."
+            )
         if url.scheme not in (*remotes.PROTOCOLS, "file"):
             raise errors.NotAllowed(
                 f"Repositories are not fetched by {url.scheme}://. Use the https address of this one."

@@ -124,14 +124,18 @@ def split(text: str) -> Url:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
-        raise errors.BadSpec("This address cannot be read: look at its host and port.") from None
+        raise errors.BadSpec(
+            "The host or port in this address cannot be read. Check them, and paste the address again."
+        ) from None
     refuse_credentials(parts)
     if not re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)?", parts.username or "", re.ASCII):
         raise errors.BadSpec("The user name in this address is none that git would use. Paste the address again.")
     host = parts.netloc.rpartition("@")[2]
     host = re.sub(r":[0-9]*$", "", host).lower()
     if parts.scheme != "file" and not HOST.fullmatch(host):
-        raise errors.BadSpec("This address names no host, or one with letters that need another spelling (xn--…).")
+        raise errors.BadSpec(
+            "This address names no host, or one that browsers spell otherwise (xn--…). Paste the address from a browser."
+        )
     raw = tuple(part for part in parts.path.split("/") if part)
     if any(decoded(part) in (".", "..") for part in raw):
         raise errors.BadSpec("This address holds “.” or “..” as a folder. Paste the address without them.")
