@@ -51,6 +51,8 @@ class Link:
     opens: str
     """A path of the session, without its first slash; never another host's."""
     filled: views.Filled
+    repo: str
+    """The repository as a person knows it, without the scheme of its address."""
     problems: Mapping[str, str] = field(default_factory=dict)
     """What is wrong with it, by the field of the form."""
 
@@ -83,7 +85,9 @@ def read(request: Request) -> Link:
         asked = repos.providers[prefix].parse(spec)
     except repos.RepoError as error:
         problems["repo"] = str(error)
+        repo = unquote(spec)
     else:
+        repo = asked.repo.partition("://")[2].removesuffix(".git") or asked.repo
         typed |= {"repo": pasteable(asked), "ref": "" if asked.ref == "HEAD" else asked.ref}
     if typed["path"] and not problems:
         try:
@@ -95,7 +99,13 @@ def read(request: Request) -> Link:
             problems["path"] = str(error)
     query = request.url.query
     return Link(
-        prefix=prefix, spec=spec, query=query, opens=opens(wanted), filled=views.Filled(**typed), problems=problems
+        prefix=prefix,
+        spec=spec,
+        query=query,
+        opens=opens(wanted),
+        filled=views.Filled(**typed),
+        repo=repo,
+        problems=problems,
     )
 
 
@@ -190,7 +200,7 @@ def follow(request: Request, at: deps.At, choose: str = "") -> Response:
         told = shared(request, at, link, _token(request, at, link, None))
         wrong = pages.Wrong(sentences=link.problems, status=400 if "repo" in link.problems else 200)
         return pages.form(request, at, person, link.filled, wrong, told)
-    return _page(request, at, link, person)
+    return _page(request, at, link, person, choosing=bool(choose))
 
 
 @router.post("/v2/{prefix}/{spec:path}")
@@ -243,23 +253,33 @@ def _straight(at: Service, person: people.Person, link: Link) -> bool:
 
 
 def _page(
-    request: Request, at: Service, link: Link, person: people.Person | None, error: str = "", status: int = 200
+    request: Request,
+    at: Service,
+    link: Link,
+    person: people.Person | None,
+    error: str = "",
+    status: int = 200,
+    *,
+    choosing: bool = False,
 ) -> Response:
-    """The page that starts it, or says why it cannot be."""
+    """The page that starts it, or says why it cannot be. `choosing`: somebody wants another place than visitors get."""
     token = _token(request, at, link, person)
     told = shared(request, at, link, token)
     context: dict[str, Any] = {
         "link": told,
-        "spec": unquote(link.spec),
+        "repo": link.repo,
+        "ref": link.filled.typed["ref"],
         "host": link.provider.title,
         "choose": f"{_address(request)}?{urlencode([*request.query_params.multi_items(), ('choose', '1')])}",
         "person": person,
+        "choosing": choosing,
         "error": error or link.problems.get("repo", ""),
         "left_out": _left_out(link, person),
     }
     if "repo" in link.problems:
         return pages.page(request, "v2_wrong.html", context, status=400, headers=told["headers"])
-    if closed := _closed(at, person):
+    closed = "Visitors have no choice of places; people who are signed in do." if choosing else _closed(at, person)
+    if closed:
         return pages.page(request, "v2_closed.html", {**context, "closed": closed}, status=401, headers=told["headers"])
     launch_id = tokens.read(at, token, spec=f"{link.prefix}/{link.spec}", origin=callers.origin(request)).launch_id
     context |= {

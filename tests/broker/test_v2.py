@@ -429,6 +429,13 @@ def test_who_is_signed_in_and_may_choose_gets_the_form(make_bench: Callable[...,
         assert 'name="repo"' in person.get(f"/v2/{spec(bench)}?backends=other").text
 
 
+def test_a_visitor_who_wants_another_place_is_told_to_sign_in(anyone: TestClient, hub: Bench) -> None:
+    page = anyone.get(f"/v2/{spec(hub)}?choose=1")
+    assert page.status_code == 401
+    assert "Sign in to choose" in page.text
+    assert "data-build" not in page.text
+
+
 def test_a_visitor_is_told_that_sizes_are_not_theirs_to_choose(anyone: TestClient, hub: Bench) -> None:
     page = anyone.get(f"/v2/{spec(hub)}?memory=64G&cpu=32").text
     assert "cpu, memory" in page
