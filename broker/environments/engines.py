@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ def client(engine: dict[str, Any], *, seconds: float | None = SECONDS) -> Iterat
     except ImportError:
         raise Failed(MISSING) from None
     try:
+        knock(engine["url"])
         with contextlib.closing(docker.APIClient(base_url=engine["url"], version="auto", timeout=seconds)) as opened:
             yield opened
     except docker.errors.APIError as refused:
@@ -33,6 +35,13 @@ def client(engine: dict[str, Any], *, seconds: float | None = SECONDS) -> Iterat
             f"The container engine does not answer at {engine['url']}. Whoever runs this backend should see that it runs "
             f"and that the broker's user may open its socket ({type(trouble).__name__})."
         ) from trouble
+
+
+def knock(url: str) -> None:
+    """Raises OSError where nobody listens; the package leaves a socket open then."""
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as door:
+        door.settimeout(SECONDS)
+        door.connect(url.removeprefix("unix://"))
 
 
 def name_of(order: str) -> str:

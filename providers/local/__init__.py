@@ -213,7 +213,8 @@ class LocalProvider(Provider):
         with place.locked():
             place.ask_to_end()
             place.end()
-        if self._engine and place.may_be_cleared():
+        # The engine is asked in any case: an end that it cannot take part in is one to come back for.
+        if self._engine and self._engine.containers.of(order_id) and place.may_be_cleared():
             self._engine.containers.remove(order_id)
 
     @_trouble_is_unavailable()

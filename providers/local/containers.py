@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +76,7 @@ class Containers:
         except ImportError:
             raise InvalidOrder(MISSING) from None
         try:
+            _knock(self.url)
             with contextlib.closing(docker.APIClient(base_url=self.url, version="auto", timeout=SECONDS)) as client:
                 yield client
         except (docker.errors.DockerException, RequestException, OSError) as trouble:
@@ -82,6 +84,13 @@ class Containers:
                 f"The container engine does not answer at {self.url}. See that it runs and that this user may open its "
                 f"socket, or name another in the backend's engine_url ({_reason(trouble)})."
             ) from trouble
+
+
+def _knock(url: str) -> None:
+    """Raises OSError where nobody listens; the package leaves a socket open then."""
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as door:
+        door.settimeout(SECONDS)
+        door.connect(url.removeprefix("unix://"))
 
 
 def _container(row: dict[str, Any]) -> Container:

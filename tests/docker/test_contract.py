@@ -15,6 +15,8 @@ from providers.errors import InvalidOrder, ProviderUnavailable
 from providers.local import LocalProvider
 from providers.local.containers import Containers
 
+CLIENT = Containers._client
+GONE = Containers(kind="docker", url="unix:///nonexistent/engine.sock")
 AGENT = str(Path(__file__).with_name("stand_in_agent.py"))
 
 
@@ -23,6 +25,7 @@ class EngineFaults(Faults):
 
     def __init__(self, home: Path, behave: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         self.home, self.behave, self.monkeypatch = home, behave, monkeypatch
+        self.left = 0
 
     def knows(self, fault, call):
         verbs = ("offers", "provision", "describe", "terminate", "instances")
@@ -32,18 +35,12 @@ class EngineFaults(Faults):
         if fault == "slow_boot":
             self.behave.append("slow")
             return
-        for name in ("check", "remove", "of", "everything"):
-            self._break(name, times)
+        self.left = max(0, self.left) + times
+        self.monkeypatch.setattr(Containers, "_client", lambda containers: self._sometimes(containers))
 
-    def _break(self, name, times):
-        right, left = getattr(Containers, name), [times]
-
-        def sometimes(containers, *arguments):
-            left[0] -= 1
-            return right(gone if left[0] >= 0 else containers, *arguments)
-
-        gone = Containers(kind="docker", url="unix:///nonexistent/engine.sock")
-        self.monkeypatch.setattr(Containers, name, sometimes)
+    def _sometimes(self, containers):
+        self.left -= 1
+        return CLIENT(GONE if self.left >= 0 else containers)
 
     def clear(self):
         self.monkeypatch.undo()
