@@ -87,7 +87,7 @@ class HydroShare(base.RepoProvider):
 
 def modified(told: Any) -> int:
     """When the resource was changed last, in seconds since 1970: BinderHub's own version of it."""
-    date = next(row["start_date"] for row in told["dates"] if row["type"] == "modified")
+    (date,) = (row["start_date"] for row in told["dates"] if row["type"] == "modified")
     when = datetime.fromisoformat(date.split(".")[0].rstrip("Z")[:19])
     return int(when.replace(tzinfo=UTC).timestamp())
 

@@ -118,7 +118,7 @@ def check_hosts(files: Sequence[dict[str, Any]], asking: Asking) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or parts.username or not parts.hostname:
             raise errors.NotAllowed("A file of this record is not on the web. Use a record that holds its own files.")
-        if origin not in trusted:
+        if origin not in trusted and asking.remotes.safety.served:
             asking.remotes.safety.address(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
 
 

@@ -84,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.answer(404, b'{"message": "not found"}')
 
-    do_POST = do_HEAD = do_GET
+    do_POST = do_HEAD = do_GET  # noqa: N815 - the names are http.server's
 
     def say(self, told: Any) -> None:
         told = told(self) if callable(told) else told
@@ -278,7 +278,7 @@ class DataverseDouble(Site):
         for label, version in told.items():
             self.json[f"/api/datasets/77/versions/{label}"] = {"status": "OK", "data": version}
 
-    def version(self, label: str, files: dict[str, bytes], **more: Any) -> dict[str, Any]:
+    def version(self, label: str, files: dict[str, bytes], /, **more: Any) -> dict[str, Any]:
         major, _, minor = label.partition(".")
         rows = []
         for number, (path, content) in enumerate(files.items(), int(major) * 100 + int(minor) * 10):
