@@ -8,12 +8,13 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from broker import crypto, errors, settings
 from broker.service import Service
-from broker.web import agent, api, assets, binder, cors, deps, health, hub, pages, v2
+from broker.web import agent, api, assets, binder, cors, deps, figures, health, hub, pages, v2
 from providers import errors as clouds
 
 log = structlog.get_logger(__name__)
@@ -24,11 +25,8 @@ def create(service: Service) -> FastAPI:
     """The application of this service. Starts nothing."""
     app = FastAPI(title="Anybinder", version="0.1.0", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     app.state.service = service
-    app.state.door, app.state.builds, app.state.health = (
-        deps.Door(service),
-        binder.Builds(service),
-        health.Health(service),
-    )
+    app.state.door, app.state.builds = deps.Door(service), binder.Builds(service)
+    app.state.health, app.state.figures = health.Health(service), figures.Figures(service)
     app.add_middleware(cors.Cors, allow_origin=service.settings.cors_allow_origin)
     app.add_middleware(deps.Guard, hosts=hosts(service.settings), chosen=service.settings)
     for routes in (api.router, agent.router, binder.router, hub.router):
@@ -57,8 +55,13 @@ def hosts(chosen: settings.Settings) -> frozenset[str]:
     return frozenset(names)
 
 
-def metrics() -> Response:
-    """Prometheus text."""
+def metrics(request: Request) -> Response:
+    """Prometheus text: ours, and what BinderHub's dashboards read."""
+    counted: figures.Figures = request.app.state.figures
+    try:
+        counted.update()
+    except SQLAlchemyError:
+        log.exception("uncounted")  # what this process counts itself is told all the same
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -25,6 +25,23 @@ GATEWAY_BYTES = Counter(
 TUNNEL_STREAMS = Gauge("anybinder_tunnel_streams", "Streams that agents have open, parked and taken.")
 TUNNEL_SESSIONS = Gauge("anybinder_tunnel_sessions", "Sessions that have a stream.")
 
+# BinderHub's own names, labels and steps, so that its dashboards show us as well. figures.py fills them from the table.
+_ABOUT = ["status", "provider", "repo"]
+BUILD_COUNT = Counter("binderhub_build_count", "Builds, by outcome and repository.", _ABOUT)
+LAUNCH_COUNT = Counter("binderhub_launch_count", "Launches, by outcome and repository.", _ABOUT)
+BUILD_SECONDS = Histogram(
+    "binderhub_build_time_seconds", "What builds took.", ["status"], buckets=(60, 120, 300, 600, 1800, 3600, 7200)
+)
+STARTED_SECONDS = Histogram(
+    "binderhub_launch_time_seconds",
+    "What launches took once the build was there.",
+    ["status", "retries"],
+    buckets=(2, 5, 10, 20, 30, 60, 120, 300, 600),
+)
+BUILDS_NOW = Gauge("binderhub_inprogress_builds", "Builds that are under way.")
+LAUNCHES_NOW = Gauge("binderhub_inprogress_launches", "Launches that are under way and not building.")
+GITHUB_LEFT = Gauge("binderhub_github_rate_limit_remaining", "Look-ups that GitHub's API leaves us in this hour.")
+
 
 def entered(launch: Launch, was: State) -> None:
     """Count a change of state."""

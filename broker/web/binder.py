@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import structlog
-from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi import APIRouter, Header, Request
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from broker import crypto, errors, events, people
@@ -82,16 +83,18 @@ class Builds:
 async def build(
     request: Request,
     at: deps.At,
-    prefix: Annotated[str, Path(min_length=1)],  # noqa: ARG001  both are taken as they came, not unquoted
-    spec: Annotated[str, Path(min_length=1)],  # noqa: ARG001
-    build_token: Annotated[str | None, Query(max_length=8000)] = None,
-    build_only: Annotated[str, Query(max_length=10)] = "",
+    prefix: str,  # noqa: ARG001  both are taken as they came, not unquoted
+    spec: str,  # noqa: ARG001
+    build_token: str | None = None,
+    build_only: str = "",
     last_event_id: Annotated[str, Header()] = "",
 ) -> Response:
     """Build this repository at this commit, launch it, and say how it goes: BinderHub's events, one JSON object each.
 
     Resumes by `Last-Event-ID`, ends after `ready` and `failed`, and says every 25 s that it is alive. Leaving ends nothing.
     """
+    if not raw_spec(request.scope)[1]:
+        raise HTTPException(404)
     builds: Builds = request.app.state.builds
     wanted = _Wanted(build_token=build_token, build_only=build_only.lower() == "true", last_event_id=last_event_id)
     try:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin
 
-from broker import backends, errors, events, launches, people, repos, sessions, wishes
+from broker import backends, errors, events, launches, metrics, people, repos, sessions, wishes
 from broker.models import Launch, Phase, State
 from broker.repos import errors as repo_errors
 from broker.repos import urls
 from broker.service import Service
+from broker.web import figures
 
 FIRST_EVENT = {"phase": "waiting", "message": "Waiting for build to start...\n"}
 ENDED = "This session has ended. Launch the repository again."
@@ -68,7 +69,7 @@ def requested(service: Service, asked: Asked, launch_id: str) -> Launch:
     found = _found(service, asked)
     wish = wishes.Wish(
         repo=str(found.spec),
-        backend=_backend(service, asked),
+        backend=_backend(service, asked, found),
         launch_id=launch_id,
         asked_from="build",
         build_only=asked.build_only,
@@ -80,7 +81,11 @@ def requested(service: Service, asked: Asked, launch_id: str) -> Launch:
             "binder_client_ip": asked.client,
         },
     )
-    return launches.request(service, asked.person, wish)[0]
+    try:
+        return launches.request(service, asked.person, wish)[0]
+    except errors.RepoQuota:
+        metrics.LAUNCH_COUNT.labels("repo_quota", *figures.labels(found.spec_string, found.repo_url)).inc()
+        raise
 
 
 def _found(service: Service, asked: Asked) -> repos.Resolved:
@@ -99,13 +104,14 @@ def _found(service: Service, asked: Asked) -> repos.Resolved:
         raise Failed(f"Error resolving ref for {asked.key}: {error}") from None
 
 
-def _backend(service: Service, asked: Asked) -> str:
+def _backend(service: Service, asked: Asked, found: repos.Resolved) -> str:
     if not asked.backend:
         raise Failed(
             "This hub runs nothing straight from a link to /build. "
             f"Open {asked.launch_host}v2/{asked.prefix}/{asked.spec} in a browser and choose where to run it."
         )
     if asked.person.anonymous and backends.named(service, asked.backend).setting.max_sessions == 0:
+        metrics.LAUNCH_COUNT.labels("pod_quota", *figures.labels(found.spec_string, found.repo_url)).inc()
         raise Failed("Too many users on this BinderHub! Try again soon.")
     return asked.backend
 
