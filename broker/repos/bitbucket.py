@@ -118,7 +118,7 @@ def repository(workspace: str, name: str) -> str:
     """`workspace/name`, as Bitbucket spells such. Raises BadSpec."""
     name = name.removesuffix(".git")
     fits = PART.fullmatch(workspace) and PART.fullmatch(name)
-    if not fits or workspace.startswith(("-", ".")) or name in (".", "..") or name.startswith("-"):
+    if not fits or workspace.startswith(("-", ".")) or name in (".", "..") or name.startswith("-") or name.endswith(".git"):
         raise errors.BadSpec(
             f"“{workspace[:80]}/{name[:80]}” cannot be a repository on Bitbucket. Write workspace/repository."
         )

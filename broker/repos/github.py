@@ -138,6 +138,6 @@ def opened(page: list[str]) -> dict[str, Any]:
 def repository(owner: str, name: str) -> str:
     """`owner/name`, as GitHub spells such. Raises BadSpec."""
     name = name.removesuffix(".git")
-    if not OWNER.fullmatch(owner) or not NAME.fullmatch(name) or name in ("", ".", ".."):
+    if not OWNER.fullmatch(owner) or not NAME.fullmatch(name) or name in (".", "..") or name.endswith(".git"):
         raise errors.BadSpec(f"“{owner[:80]}/{name[:80]}” cannot be a repository on GitHub. Write owner/name.")
     return f"{owner}/{name}"
