@@ -100,7 +100,7 @@ def run(work: Path, spec: dict[str, Any], image: dict[str, Any]) -> None:
 
 def environment(work: Path, engine: dict[str, Any]) -> dict[str, str]:
     """What the engine's command sees: the engine, an empty configuration, and nobody's secrets."""
-    (work / "docker/config.json").write_text(json.dumps(configuration()))
+    (work / "docker/config.json").write_text(json.dumps(configuration(engine)))
     return {
         **programs.environment(),
         "HOME": str(work / "home"),
@@ -115,9 +115,9 @@ def environment(work: Path, engine: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def configuration() -> dict[str, Any]:
+def configuration(engine: dict[str, Any]) -> dict[str, Any]:
     """Where the plugins are, and the proxies that containers shall use; no logins."""
-    own = Path(programs.variable("DOCKER_CONFIG") or Path.home() / ".docker")
+    own = programs.docker_config(engine)
     try:
         told = json.loads((own / "config.json").read_text())
     except (OSError, ValueError):

@@ -82,8 +82,8 @@ class UvBuildPack(BaseImage):
             *super().get_build_scripts(),
             (
                 "root",
-                f"export HOME=/root; python3 -m venv /opt/uv && {own_uv}pip install --quiet --no-cache-dir --disable-pip-version-check "
-                f"uv=={self.uv_version} && ln -s {own_uv}uv /usr/local/bin/uv",
+                "export HOME=/root PIP_DISABLE_PIP_VERSION_CHECK=1; python3 -m venv /opt/uv && "
+                f"{own_uv}pip install --quiet --no-cache-dir uv=={self.uv_version} && ln -s {own_uv}uv /usr/local/bin/uv",
             ),
             # The entry point is a login shell, and Debian's /etc/profile resets PATH.
             ("root", f"echo 'export PATH=\"$HOME/.local/bin:$REPO_DIR/.local/bin:{VENV}/bin:$PATH\"' > {PROFILE}"),

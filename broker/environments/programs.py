@@ -57,6 +57,11 @@ def variables(prefix: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(prefix)}
 
 
+def docker_config(engine: dict[str, Any]) -> Path:
+    """The folder of the engine's client configuration: logins and plugins."""
+    return Path(engine.get("config") or variable("DOCKER_CONFIG") or Path.home() / ".docker")
+
+
 class Plain:
     """Passes every line on."""
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from broker.environments import programs
 from broker.environments.programs import Failed, Sparse, tell
 
 SECONDS = 600  # between two words of the engine while it transfers; the builder as a whole is bounded by the agent
@@ -60,12 +61,16 @@ def words(verb: Any, repository: str, tag: str, *, engine: dict[str, Any], name:
         raise Failed(reason(fault)) from None
 
 
-def login(engine: dict[str, Any], name: str) -> dict[str, str]:
-    """The backend's own login, for its own registry; else none, which is said by an empty one."""
+def login(engine: dict[str, Any], name: str) -> dict[str, Any]:
+    """For the backend's own registry what the engine's client configuration has; else none, which is said by an empty one."""
+    from docker import auth
+
     host = (engine.get("registry") or "").partition("/")[0]
-    if not engine.get("registry_user") or not host or name.partition("/")[0] != host:
+    if not host or name.partition("/")[0] != host:
         return {}
-    return {"username": engine["registry_user"], "password": engine.get("registry_password") or ""}
+    path = programs.docker_config(engine) / "config.json"
+    known = auth.load_config(config_path=str(path)) if path.exists() else auth.AuthConfig({})
+    return dict(known.resolve_authconfig(host) or {})
 
 
 def parts(name: str) -> tuple[str, str]:

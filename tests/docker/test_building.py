@@ -58,7 +58,8 @@ class Run:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        self.events.extend(json.loads(line) for line in self.process.stdout)
+        with self.process.stdout as lines:
+            self.events.extend(json.loads(line) for line in lines)
 
     def said(self, phase: str) -> list[str]:
         return [event["message"] for event in self.events if event["phase"] == phase]
@@ -152,7 +153,7 @@ def test_every_file_of_a_python_repository_has_its_say_and_the_same_commit_is_no
     inside = yard.inside(
         first.image,
         "python -c 'import tabulate, sys; print(tabulate.__version__, sys.version_info[:2])'; cat built.txt; "
-        "echo $STARTED; id -un; pwd; command -v jupyter-lab; touch .cache/mine && echo own; cat environment.txt",
+        "echo $STARTED; id -un; pwd; command -v jupyter-lab; mkdir -p .cache/mine && echo own; cat environment.txt",
     )
     for expected in (
         "0.9.0 (3, 11)",
