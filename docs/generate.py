@@ -127,11 +127,8 @@ def commands() -> Iterator[str]:
 
     from broker.cli import app
 
-    group: Any = typer.main.get_command(app)
     yield from ("# Commands", "")
-    for name, command in group.commands.items():
-        if command.hidden:
-            continue
+    for name, command in each_command(typer.main.get_command(app)):
         arguments = [each for each in command.params if each.param_type_name == "argument"]
         usage = " ".join(["anybinder", name, *(str(each.metavar or each.name).upper() for each in arguments)])
         yield from (f"## `{usage}`", "", inspect.cleandoc(command.help or ""), "")
@@ -140,6 +137,15 @@ def commands() -> Iterator[str]:
                 said = each.opts if each not in arguments else [str(each.metavar or each.name).upper()]
                 yield f"- `{' '.join(said)}`: {each.help}"
         yield ""
+
+
+def each_command(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Those that are shown, each group followed by its own."""
+    for name, command in group.commands.items():
+        if not command.hidden:
+            yield before + name, command
+            if hasattr(command, "commands"):
+                yield from each_command(command, f"{before}{name} ")
 
 
 PAGES: dict[str, Callable[[], Iterator[str]]] = {

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, ClassVar
 
 CALL_SECONDS = 45  # no verb may block longer: the broker's lease on a launch (120 s) must outlive two of them
@@ -157,6 +158,15 @@ class Setting:
     required: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Keeps:
+    """What is kept on this computer between launches, so that it can be listed and removed."""
+
+    cache: Path
+    engine: Mapping[str, Any] | None
+    """How the container engine that has the images is asked, in the builder's words; None where there is none."""
+
+
 class Provider(abc.ABC):
     """A kind of compute, configured. A new one is one file, one entry point in `anybinder.providers`, one extra."""
 
@@ -217,6 +227,10 @@ class Provider(abc.ABC):
     @abc.abstractmethod
     def instances(self, credential: Credential, broker: str) -> list[Instance]:
         """Everything that carries this broker's tag and is not GONE, half-created resources included."""
+
+    def keeps(self) -> Keeps | None:
+        """Where the builder leaves what it has built, on this computer; None for machines that take it with them."""
+        return None
 
     def logs(self, credential: Credential, instance_id: str) -> str:  # noqa: ARG002
         """The instance's own console, as far as the cloud shows it; for a machine that never dials out."""

@@ -215,3 +215,8 @@ def _table(titles: list[str], rows: list[list[str]], empty: str) -> None:
     widths = [max(len(row[column]) for row in [titles, *rows]) for column in range(len(titles))]
     for row in [titles, *rows]:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+from broker.cli import images  # noqa: E402 -- it uses what is above
+
+app.add_typer(images.app, name="images")

@@ -33,7 +33,18 @@ from typing import Any
 import psutil
 
 from providers import processes
-from providers.base import Connection, Credential, Instance, InstanceState, Offer, Order, Provider, Resources, Setting
+from providers.base import (
+    Connection,
+    Credential,
+    Instance,
+    InstanceState,
+    Keeps,
+    Offer,
+    Order,
+    Provider,
+    Resources,
+    Setting,
+)
 from providers.errors import BadCredential, InvalidOrder, NoCapacity, ProviderUnavailable
 from providers.local import engine
 from providers.local.containers import Container
@@ -237,6 +248,11 @@ class LocalProvider(Provider):
             self._place(order_id).forget_when_old()
         for order_id in _names(self._home / ".new"):
             self._place(order_id).forget_unfinished()
+
+    def keeps(self) -> Keeps:
+        """The cache, and the engine's images. Asks nobody."""
+        engine = {"kind": self._engine.kind, "url": self._engine.url} if self._engine else None
+        return Keeps(cache=self._cache, engine=engine)
 
     def logs(self, credential: Credential, instance_id: str) -> str:  # noqa: ARG002
         """The last 64 KiB of what the agent has written."""
