@@ -82,7 +82,12 @@ class Session:
         self.credential = provider.sign_in(Connection(kind="none"), None)
         order_id = new_id()
         offer = provider.offers(self.credential, asked)[0]
-        tag = Tag(broker="b1", launch="l1", order=order_id, until=datetime.now(UTC) + timedelta(hours=1))
+        tag = Tag(
+            broker="b1",
+            launch="l1",
+            order=order_id,
+            until=datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1),
+        )
         builder = (sys.executable, str(BUILDER), image)
         boot = Boot(user_data="", config=broker.config(order_id, TOKEN), agent=agent.__file__, builder=builder)
         self.order = Order(id=order_id, offer=offer, tag=tag, boot=boot)

@@ -30,7 +30,7 @@ def listening(address: str = "0.0.0.0") -> Iterator[int]:
         "import socket, sys\n"
         f"s = socket.create_server(({address!r}, 0)); print(s.getsockname()[1], flush=True)\n"
         "while True:\n"
-        f"    c, _ = s.accept(); c.sendall(b'HTTP/1.0 200 OK\\r\\n\\r\\n{REACHED}'); c.close()\n"
+        f"    c, _ = s.accept(); c.recv(4096); c.sendall(b'HTTP/1.0 200 OK\\r\\n\\r\\n{REACHED}'); c.close()\n"
     )
     with subprocess.Popen(["python3", "-c", code], stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -67,7 +67,7 @@ def test_a_container_reaches_no_metadata_and_no_private_network(shared, address)
 
 
 def test_a_container_reaches_the_internet(shared):
-    mirror = docker.mirrors()[docker.RELEASE]
+    mirror = docker.mirrors()[docker.RELEASE].rstrip("/")
     assert "Suite:" in ask(shared, f"--location {mirror}/dists/{docker.RELEASE}/Release | head -5")
 
 

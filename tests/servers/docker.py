@@ -40,6 +40,7 @@ BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE")
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 KEPT = "/usr/local/share/machine-ca.pem"  # a package's installation may write CERTIFICATES anew
 INDEXES = re.compile(r"(PIP|UV)_(EXTRA_|DEFAULT_)?INDEX(_URL)?|[A-Za-z]+_proxy|[A-Z]+_PROXY")
+STARTED: dict[int, subprocess.Popen[bytes]] = {}  # by this run; another's may end it
 BROAD = re.compile(r"Acquire::(Check-|https?::|.*::Proxy|.*Verify-)")
 
 
@@ -132,7 +133,7 @@ def start() -> str:
         server = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True
         )
-    servers.keep(server.pid)
+    STARTED[servers.keep(server.pid)] = server
     (FOLDER / "url").write_text(url)
     (FOLDER / "pid").write_text(str(server.pid))
     engine = Engine(url=url, config=FOLDER / "config")
@@ -152,9 +153,7 @@ def stop_when_last(users: int) -> None:
         process = psutil.Process(pid)
         if "dockerd" in process.name():
             process.send_signal(signal.SIGTERM)
-            process.wait(40)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+            STARTED[pid].wait(40) if pid in STARTED else process.wait(40)
     servers.kept.discard(pid)
     (FOLDER / "url").unlink()
     shutil.rmtree(place, ignore_errors=True)
