@@ -55,8 +55,8 @@ class Docker(base.RepoProvider):
         name, at, digest = plain.partition("@")
         before, colon, tag = name.rpartition(":")
         if not colon or "/" in tag:
-            before, tag = name, ""
-        if (tag and not TAG.fullmatch(tag)) or (at and not DIGEST.fullmatch(digest.lower())):
+            before, colon, tag = name, "", ""
+        if (colon and not TAG.fullmatch(tag)) or (at and not DIGEST.fullmatch(digest.lower())):
             raise errors.BadSpec(
                 f"“{plain[:80]}” has no proper tag or digest. Write name:tag, or name@sha256: with 64 digits."
             )
