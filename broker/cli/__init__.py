@@ -204,11 +204,13 @@ def _price(price: str | None) -> str:
 
 
 def _lines(items: list[Any]) -> None:
+    """One JSON object a line, to standard output."""
     for item in items:
         print(json.dumps(item))
 
 
 def _table(titles: list[str], rows: list[list[str]], empty: str) -> None:
+    """Columns to standard output; without rows a sentence to the person instead."""
     if not rows:
         say(empty)
         return

@@ -25,6 +25,7 @@ def up(*, port: int | None, browser: bool, while_needed: bool = False, ready_fd:
 
 
 def _settings(port: int | None = None) -> settings.Settings:
+    """The settings in force. Ends with a sentence where one cannot be used."""
     try:
         chosen = settings.current()
     except pydantic.ValidationError as error:

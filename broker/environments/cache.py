@@ -110,6 +110,7 @@ def only_builder(place: Path) -> Iterator[None]:
 
 
 def pause(seconds: float) -> None:
+    """Wait; only for what the builder as a whole waits for."""
     import select  # `time.sleep` is barred from this package, for good reason: but here is no step to come back to
 
     select.select([], [], [], seconds)

@@ -143,6 +143,7 @@ def check_size(git: Git, commit: str) -> None:
 
 
 def folder_size(folder: Path) -> int:
+    """Bytes of all files below it; what goes meanwhile does not count."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:

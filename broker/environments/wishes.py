@@ -64,6 +64,7 @@ def read_python(root: Path, folder: Path) -> Wish:
 
 
 def binder_folder(root: Path) -> Path:
+    """The folder whose files count. Raises Failed where there are two."""
     here = [name for name in ("binder", ".binder") if (root / name).is_dir()]
     if len(here) == 2:
         raise Failed("The repository has both a binder and a .binder folder; it must have one of them only.")
