@@ -198,10 +198,17 @@ def missing(answer: Answer) -> bool:
 
 
 def location(answer: Answer) -> str | None:
-    """Where this answer sends us, made absolute; None if it sends us nowhere."""
+    """Where this answer sends us, made absolute; None if it sends us nowhere. Raises HostUnavailable."""
     if answer.status not in (301, 302, 303, 307, 308) or "location" not in answer.headers:
         return None
-    return urljoin(answer.url, answer.headers["location"])
+    try:
+        target = urljoin(answer.url, answer.headers["location"])
+        urlsplit(target)
+    except ValueError:
+        raise errors.HostUnavailable(
+            f"{host_of(answer.url)} leads on to an address that cannot be read. Check yours, or try again later."
+        ) from None
+    return target
 
 
 def seconds_to_wait(answer: Answer, now: float) -> float | None:

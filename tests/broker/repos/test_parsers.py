@@ -169,6 +169,7 @@ ASKED = [
     headers=HEADERS,
     body=st.one_of(JSON.map(lambda row: json.dumps(row).encode()), st.binary(max_size=50), st.just(SHA.encode())),
 )
+@example(status=301, headers={"location": "http://["}, body=b"")
 def test_whatever_a_host_answers_becomes_a_commit_or_a_sentence(text, status, headers, body):
     sent = {name: value.encode().decode("latin-1") for name, value in headers.items()}
 
