@@ -10,11 +10,11 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from broker import crypto, errors, settings
 from broker.service import Service
-from broker.web import agent, api, assets, binder, cors, deps, figures, health, hub, pages, v2
+from broker.web import agent, api, assets, binder, cors, deps, figures, health, hub, pages, schemas, v2
 from providers import errors as clouds
 
 log = structlog.get_logger(__name__)
@@ -23,7 +23,14 @@ CLOUD_STATUS = 502  # a cloud refused: the fault is neither the person's nor our
 
 def create(service: Service) -> FastAPI:
     """The application of this service. Starts nothing."""
-    app = FastAPI(title="Anybinder", version="0.1.0", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
+    app = FastAPI(
+        title="Anybinder",
+        version="0.1.0",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+        responses={"4XX": {"model": schemas.Refusal}, "5XX": {"model": schemas.Refusal}},
+    )
     app.state.service = service
     app.state.door, app.state.builds = deps.Door(service), binder.Builds(service)
     app.state.health, app.state.figures = health.Health(service), figures.Figures(service)
@@ -31,7 +38,7 @@ def create(service: Service) -> FastAPI:
     app.add_middleware(deps.Guard, hosts=hosts(service.settings), chosen=service.settings)
     for routes in (api.router, agent.router, binder.router, hub.router):
         app.include_router(routes)
-    app.add_api_route("/metrics", metrics, methods=["GET"])
+    app.add_api_route("/metrics", metrics, methods=["GET"], response_class=PlainTextResponse)
     if not service.settings.api_only:
         app.include_router(hub.pages)
         app.include_router(pages.router)

@@ -47,7 +47,14 @@ def stop(asking: deps.Visiting, at: deps.At, launch_id: str) -> dict[str, Any]:
     return schemas.launch_json(at, launches.get(at, asking, launch_id))
 
 
-@router.get("/launches/{launch_id}/events")
+@router.get(
+    "/launches/{launch_id}/events",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {"text/event-stream": {}, "application/json": {}}},
+        204: {"description": "All has been seen; do not come back."},
+    },
+)
 async def follow(
     asking: deps.Visiting,
     at: deps.At,

@@ -42,6 +42,15 @@ class LaunchRequest(BaseModel):
     consent: bool | str = False
 
 
+class Refusal(BaseModel):
+    """What anything that went wrong is told as."""
+
+    detail: str
+    """A sentence for a person, that says what to do."""
+    reason: str
+    """One word for programs."""
+
+
 def launch_json(service: Service, launch: Launch) -> dict[str, Any]:
     """A launch as its owner sees it, with the way in while there is one."""
 
