@@ -9,7 +9,8 @@ from urllib.parse import quote
 from broker.repos import base, errors, forges, http, remotes, urls
 from broker.repos.asking import Asking
 
-PART = re.compile(r"[A-Za-z0-9_.-]{1,128}", re.ASCII)
+WORKSPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
+NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.][A-Za-z0-9_.-]{0,127}(?<!\.git)", re.ASCII)
 HOSTS = ("bitbucket.org", "www.bitbucket.org", "altssh.bitbucket.org")
 
 
@@ -117,8 +118,7 @@ def full_name(ref: str) -> tuple[str, str]:
 def repository(workspace: str, name: str) -> str:
     """`workspace/name`, as Bitbucket spells such. Raises BadSpec."""
     name = name.removesuffix(".git")
-    fits = PART.fullmatch(workspace) and PART.fullmatch(name)
-    if not fits or workspace.startswith(("-", ".")) or name in (".", "..") or name.startswith("-") or name.endswith(".git"):
+    if not WORKSPACE.fullmatch(workspace) or not NAME.fullmatch(name):
         raise errors.BadSpec(
             f"“{workspace[:80]}/{name[:80]}” cannot be a repository on Bitbucket. Write workspace/repository."
         )
