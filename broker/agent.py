@@ -731,9 +731,9 @@ NO_SERVER = {
 class Server:
     """The session's server: JupyterLab, or whatever the repository's `start` serves on our socket.
 
-    A server that is not to be found there (a container's) has an address in the file `target` beside it:
-    {"tcp": [address, port]} or {"unix": path}, written whole by what starts it. Where that names a path, the socket
-    comes to be there once the server listens.
+    A server that is not to be found there (a container's) has its addresses in the file `target` beside it:
+    {"unix": path, "tcp": [address, port]}, one or both, written whole by what starts it and removed before the address
+    can be another's. A socket that has come to be there goes before a port.
     """
 
     def __init__(self, agent, command):
@@ -744,6 +744,8 @@ class Server:
         self.socket = os.path.join(agent.boot.runtime, "s.sock")
         self.port = free_port()
         self.target = self.socket
+        self._targets = os.path.join(agent.boot.runtime, "target")
+        self._told = False
         self.state = "starting"
         self.kind = None
         self._lines = Lines(self._line)
@@ -773,9 +775,11 @@ class Server:
     async def connect(self, factory):
         """A connection to it: (transport, protocol). Raises OSError."""
         loop = asyncio.get_running_loop()
+        if self._told and not os.path.exists(self._targets):  # noqa: ASYNC240 -- one look at a local folder
+            raise ConnectionRefusedError("its address may be another's by now")
         if not isinstance(self.target, str):
             return await loop.create_connection(factory, *self.target)
-        if self.target == self.socket:
+        if not self._told:
             return await loop.create_unix_connection(factory, self.target)
         # A stranger's container may write in that folder. A link there would lead us to any socket of this computer,
         # so what is opened is the very file, and only if it is a socket.
@@ -855,9 +859,11 @@ class Server:
     def _is_there(self):
         """Look where it is to be found. An address may come at any time, so it is looked for each time."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            with open(os.path.join(self._boot.runtime, "target"), encoding="utf-8") as file:
+            with open(self._targets, encoding="utf-8") as file:
                 told = json.load(file)
-            self.target = tuple(told["tcp"]) if "tcp" in told else str(told["unix"])
+            by_path = "unix" in told and ("tcp" not in told or os.path.lexists(told["unix"]))
+            self.target = str(told["unix"]) if by_path else tuple(told["tcp"])
+            self._told = True
         return isinstance(self.target, tuple) or os.path.lexists(self.target)
 
     async def _port_open(self):

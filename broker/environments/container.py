@@ -43,7 +43,7 @@ def prepare(spec: dict[str, Any], image: str) -> dict[str, Any]:
     home, runtime, engine = Path(spec["home"]), Path(spec["runtime"]), spec["engine"]
     with engines.client(engine) as client:
         found = client.inspect_image(image)
-        jupyter = look_inside(client, found["Id"], Path(spec["cache"]) / "images")
+        jupyter = look_inside(client, found["Id"], Path(spec["cache"]) / "images", engine["labels"])
         on_socket = uses_socket(jupyter) and shares_folders(client.info())
     config = found.get("Config") or {}
     run = {
@@ -65,13 +65,13 @@ def prepare(spec: dict[str, Any], image: str) -> dict[str, Any]:
     return {"argv": [sys.executable, "-I", str(here), "--serve", str(path)], "env": {}, "cwd": str(home)}
 
 
-def look_inside(client: docker.APIClient, image: str, kept: Path) -> str:
+def look_inside(client: docker.APIClient, image: str, kept: Path, labels: dict[str, str]) -> str:
     """What the image has of Jupyter: "lab", "server", "notebook 7.2.1" or "". Runs a shell in it, once an image."""
     note = kept / f"{re.sub(r'[^0-9a-f]', '', image)[-64:]}.json"
     try:
         return str(json.loads(note.read_text())["jupyter"])
     except (OSError, ValueError, KeyError):
-        found = ask_a_shell(client, image)
+        found = ask_a_shell(client, image, labels)
     kept.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = note.with_suffix(f".{os.getpid()}")
     draft.write_text(json.dumps({"jupyter": found}))
@@ -79,21 +79,25 @@ def look_inside(client: docker.APIClient, image: str, kept: Path) -> str:
     return found
 
 
-def ask_a_shell(client: docker.APIClient, image: str) -> str:
+def ask_a_shell(client: docker.APIClient, image: str, labels: dict[str, str]) -> str:
     """Run it without network, and confined as a session is. An image without a shell has no Jupyter either."""
     import docker
+    from requests.exceptions import RequestException
 
     limits = client.create_host_config(
         network_mode="none", cap_drop=["ALL"], security_opt=["no-new-privileges"], mem_limit="512m", memswap_limit="512m",
         pids_limit=64, read_only=True, log_config={"Type": "json-file", "Config": {"max-size": "64k"}},
     )  # fmt: skip
-    made = client.create_container(image, ["-lc", LOOK], entrypoint=["/bin/sh"], host_config=limits)["Id"]
+    asked = {"entrypoint": ["/bin/sh"], "labels": labels, "host_config": limits}
+    made = client.create_container(image, ["-lc", LOOK], **asked)["Id"]
     try:
         client.start(made)
         client.wait(made, timeout=LOOK_SECONDS)
         said = client.logs(made, stdout=True, stderr=False).decode(errors="replace")
     except docker.errors.APIError:  # there is no /bin/sh
         return ""
+    except RequestException as slow:
+        raise Failed(f"A login shell in this image does not end within {LOOK_SECONDS} seconds.") from slow
     finally:
         client.remove_container(made, force=True, v=True)
     return next((line[6:].strip() for line in said.splitlines() if line.startswith("found ")), "")

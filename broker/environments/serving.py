@@ -87,6 +87,7 @@ def run_in(run: dict[str, Any]) -> int:
             explain(client, made, run, status)
             return status if status < 256 else 1
         finally:
+            (Path(run["runtime"]) / "target").unlink(missing_ok=True)
             end(client, run["order"])
 
 
@@ -140,7 +141,7 @@ def announce(client: docker.APIClient, made: str, run: dict[str, Any]) -> None:
     """Write down where it can be reached, for the agent."""
     target: dict[str, Any] = {"unix": str(Path(run["runtime"]) / "c" / Path(container.SOCKET).name)}
     if not run["on_socket"] and (address := address_of(client.inspect_container(made), run)):
-        target = {"tcp": address}
+        target["tcp"] = address
     draft = Path(run["runtime"]) / "target.new"
     draft.write_text(json.dumps(target))
     draft.replace(draft.with_name("target"))

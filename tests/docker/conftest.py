@@ -133,7 +133,7 @@ class Session:
         """What its server answers, asked from where the agent asks, by a program of its own."""
         target = json.loads((self.runtime / "target").read_text())
         host = "{}:{}".format(*target["tcp"]) if "tcp" in target else "session"
-        way = ["--unix-socket", target["unix"]] if "unix" in target else []
+        way = ["--unix-socket", target["unix"]] if Path(target["unix"]).exists() else []
         asked = ["curl", "--silent", "--show-error", "--max-time", "10", *way, *words, f"http://{host}{path}"]
         ended = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         return ended.stdout

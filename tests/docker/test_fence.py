@@ -180,6 +180,10 @@ async def connect(folder: Path) -> None:
     transport, _ = await server.connect(asyncio.Protocol)
     transport.close()
     await asyncio.sleep(0)
+    (folder / "target").unlink()
+    with pytest.raises(ConnectionRefusedError):  # what had its address has ended: the address may be another's
+        await server.connect(asyncio.Protocol)
+    (folder / "target").write_text(json.dumps({"unix": str(folder / "c/s")}))
 
 
 def test_the_fence_goes_with_the_network(engine, shared):

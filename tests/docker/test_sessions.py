@@ -47,6 +47,18 @@ def test_a_web_app_that_asks_where_to_serve_is_told(session, engine, app):
     assert one.get("/") == "hello from 8888"
 
 
+def test_a_web_app_may_serve_on_a_socket_and_have_no_network(session, engine):
+    code = (
+        "import http.server, os, socketserver; h = http.server.SimpleHTTPRequestHandler; "
+        "h.address_string = lambda self: str(); h.log_message = lambda *a: None; "
+        "socketserver.UnixStreamServer(os.environ['ANYBINDER_SOCKET'], h).serve_forever()"
+    )
+    image = engine.build(f'FROM {engine.base_image}\nUSER 1234\nCMD ["python3", "-c", "{code}"]\n', name="socket")
+    one = session(image, network="none").up()
+    assert one.broker.status["kind"] == "app"
+    assert "Directory listing" in one.get("/")
+
+
 def test_an_image_with_nothing_to_serve_says_what_to_do(session, engine):
     one = session(engine.base_image)
     until(lambda: one.failure, seconds=60, what="it fails")

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import psutil
 
+from broker.environments import network
 from tests import servers
 from tests.waiting import until
 
@@ -155,6 +156,7 @@ def stop_when_last(users: int) -> None:
             process.send_signal(signal.SIGTERM)
             STARTED[pid].wait(40) if pid in STARTED else process.wait(40)
     servers.kept.discard(pid)
+    network.remove_fence()
     (FOLDER / "url").unlink()
     shutil.rmtree(place, ignore_errors=True)
 
