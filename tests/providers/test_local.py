@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -573,3 +574,44 @@ class Killed(BaseException):
 
 def _die(*_: object, **__: object) -> None:
     raise Killed
+
+
+# --- an engine ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "sentence"),
+    [
+        ("engine", "lxc", "engine must be process, docker or podman, not 'lxc'."),
+        ("engine_url", "tcp://10.0.0.1:2375", "engine_url must be a socket of this computer"),
+        ("cpu", "none", "cpu must be a number above zero"),
+        ("most_memory_mb", "-1", "most_memory_mb must be a number above zero"),
+        ("network", "bridge", "network must be fenced, open or none"),
+        ("network_allowed", "the printer", "network_allowed must be IPv4 addresses or networks"),
+        ("builder", "conda", "builder must be uv or stock"),
+    ],
+)
+def test_a_setting_of_an_engine_that_cannot_work_is_refused_with_a_sentence(configuration, setting, value, sentence):
+    with pytest.raises(InvalidOrder, match=re.escape(sentence)):
+        LocalProvider(configuration | {"engine": "docker", setting: value})
+
+
+def test_only_containers_keep_a_session_in(configuration):
+    assert not LocalProvider(configuration).confined
+    assert LocalProvider(configuration | {"engine": "podman"}).confined
+
+
+@pytest.mark.parametrize("verb", ["offers", "provision", "describe", "terminate", "instances"])
+def test_an_engine_that_does_not_run_is_unavailable_and_says_what_to_do(configuration, verb):
+    away = LocalProvider(
+        configuration | {"engine": "docker", "network": "open", "engine_url": "unix:///nonexistent/engine.sock"}
+    )
+    calls = {
+        "offers": lambda: away.offers(None, Resources()),
+        "provision": lambda: away.provision(None, order()),
+        "describe": lambda: away.describe(None, new_id()),
+        "terminate": lambda: away.terminate(None, None, new_id()),
+        "instances": lambda: away.instances(None, "b1"),
+    }
+    with pytest.raises(ProviderUnavailable, match=r"does not answer at unix:///nonexistent.*engine_url.*\.$"):
+        calls[verb]()
