@@ -13,12 +13,13 @@ import os
 import shlex
 import subprocess
 import sys
+import tomllib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
 from repo2docker.app import Repo2Docker
-from repo2docker.buildpacks import BaseImage, PythonBuildPack
+from repo2docker.buildpacks import BaseImage, PipfileBuildPack, PythonBuildPack
 from repo2docker.contentproviders import Local
 from repo2docker.docker import DockerEngine
 from repo2docker.engine import BuildError, ContainerEngineException
@@ -53,6 +54,10 @@ class UvBuildPack(BaseImage):
         if not hasattr(self, "_wish"):
             root = Path.cwd()
             self._wish = wishes.read_python(root, wishes.binder_folder(root))
+            if Path(self.binder_path("install.R")).exists():
+                note(
+                    "install.R is left out: that this is about R has to be said in runtime.txt, like r-4.4-2025-06-01."
+                )
         return self._wish
 
     @lru_cache  # noqa: B019 -- the base class caches all of these so: its lists are changed by whoever asks
@@ -141,6 +146,58 @@ class UvBuildPack(BaseImage):
         return [*super().get_assemble_scripts(), *([] if self._stands_alone else self._installations())]
 
 
+class UvPipfileBuildPack(UvBuildPack):
+    """The same for Pipfile and Pipfile.lock: pipenv says what is in them, and uv installs it."""
+
+    def detect(self) -> bool:
+        """As repo2docker's own."""
+        return bool(PipfileBuildPack(self.base_image).detect())
+
+    @property
+    def wish(self) -> wishes.Wish:
+        """What counts beside the Pipfile: its own Python, `postBuild` and `start`. Raises Failed."""
+        if not hasattr(self, "_wish"):
+            wish = super().wish
+            wish.requirements, wish.project = None, False
+            if version := self._required_python():
+                wish.python, wish.python_from = version
+        return self._wish
+
+    def _required_python(self) -> tuple[str, str] | None:
+        for name, read in (("Pipfile.lock", self._locked), ("Pipfile", tomllib.loads)):
+            path = Path(self.binder_path(name))
+            told = read(wishes.text_of(path)).get("requires", {}) if path.exists() else {}
+            if version := told.get("python_full_version") or told.get("python_version"):
+                return str(version), str(path)
+        return None
+
+    @staticmethod
+    def _locked(text: str) -> dict[str, Any]:
+        return dict(json.loads(text).get("_meta", {}))
+
+    @property
+    def _stands_alone(self) -> bool:
+        return False  # paths in a Pipfile lead into the repository
+
+    def _installations(self) -> list[tuple[str, str]]:
+        file = "/tmp/requirements.txt"  # noqa: S108 -- in the image
+        pipenv = "uv tool run --no-cache --quiet pipenv"
+        # PyPI is the default in any case, and where a mirror takes its place, that shall be asked.
+        say = f"{pipenv} requirements --dev | sed '/^-i https:..pypi.org.simple/d' > {file}"
+        command = self._install(["-r", file, *installing.BASE])
+        folder = shlex.quote(self.binder_dir or ".")
+        return [
+            (
+                "${NB_USER}",
+                f"cd {folder} && {{ [ -e Pipfile.lock ] || {pipenv} lock; }} && {say} && {command} && rm {file}",
+            )
+        ]
+
+
+OURS = {PythonBuildPack: UvBuildPack, PipfileBuildPack: UvPipfileBuildPack}
+"""What takes the place of which of repo2docker's."""
+
+
 class Engine(DockerEngine):
     """repo2docker's engine with the command that the backend names, whatever the address looks like."""
 
@@ -160,9 +217,10 @@ class Builder(Repo2Docker):
         # Only the folder: the others ask the network what an address might be.
         self.content_providers = [Local]
         if order["builder"] == "uv":
-            ours = type("UvBuildPack", (UvBuildPack,), {name: order[name] for name in ("downloads", "uv_version")})
-            self.buildpacks = [ours if pack is PythonBuildPack else pack for pack in self.buildpacks]
-            self.default_buildpack = ours
+            told = {name: order[name] for name in ("downloads", "uv_version")}
+            ours = {stock: type(own.__name__, (own,), told) for stock, own in OURS.items()}
+            self.buildpacks = [ours.get(pack, pack) for pack in self.buildpacks]
+            self.default_buildpack = ours[PythonBuildPack]
 
     def get_engine(self) -> Engine:
         """Labels are given to the engine, not written into the recipe: there they would be text between quotes, and
@@ -196,12 +254,17 @@ def main(path: Path) -> int:
         KeyError,
         TypeError,
     ) as fault:
-        print(transcript.OURS + " ".join(str(fault).split()), file=sys.stderr, flush=True)  # noqa: T201
+        note(transcript.OURS + " ".join(str(fault).split()))
         return 1
     finally:
         with contextlib.suppress(AttributeError):
             app.close_handlers()
     return 0
+
+
+def note(line: str) -> None:
+    """Among what repo2docker says."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def end_all_with(parent: int) -> None:

@@ -77,6 +77,9 @@ def refuse_what_needs_containers(root: Path, folder: Path) -> None:
         file = file_in(root, folder / name)
         if file and (name != "apt.txt" or lines_of(file)):
             raise Failed(needs_containers(file.relative_to(root), need))
+    runtime = file_in(root, folder / "runtime.txt")
+    if runtime and runtime_of(runtime)[0].lower() == "r":
+        raise Failed(needs_containers(runtime.relative_to(root), "R"))
 
 
 def needs_containers(file: Path, need: str) -> str:
@@ -104,15 +107,21 @@ def read_runtime(wish: Wish, root: Path, folder: Path, requires_python: str | No
     file = file_in(root, folder / "runtime.txt")
     if file is None:
         return
-    name, _, version = text_of(file).strip().partition("-")
-    if name.lower() == "r":
-        raise Failed(needs_containers(file.relative_to(root), "R"))
-    if name != "python" or not re.fullmatch(r"\d+(\.\d+){0,2}|\d{4}-\d\d-\d\d", version):
+    name, version = runtime_of(file)
+    if name.lower() == "r":  # without a date repo2docker takes it for no wish; with one, it is not asked for Python
+        return
+    if name != "python" or not re.fullmatch(r"\d+(\.\d+){0,2}(-\d{4}-\d\d-\d\d)?|\d{4}-\d\d-\d\d", version):
         raise Failed(
             f"{file.relative_to(root)} must say something like python-3.11; it says {text_of(file).strip()[:60]!r}."
         )
-    if re.fullmatch(r"\d+\.\d+(\.\d+)?", version):
-        wish.python, wish.python_from = version, str(file.relative_to(root))
+    if asked := re.match(r"\d+\.\d+(\.\d+)?", version):
+        wish.python, wish.python_from = asked[0], str(file.relative_to(root))
+
+
+def runtime_of(file: Path) -> tuple[str, str]:
+    """Its name and what follows."""
+    name, _, version = text_of(file).strip().partition("-")
+    return name, version
 
 
 def file_in(root: Path, path: Path) -> Path | None:

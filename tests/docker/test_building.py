@@ -186,6 +186,22 @@ def test_a_package_and_requirements_that_name_files_are_installed_from_the_whole
     assert "mine" in yard.inside(built.image, "cd / && python -c 'import mine, tabulate; print(mine.__name__)'")
 
 
+def test_a_pipfile_is_installed_without_conda(yard):
+    text = "[[source]]\nurl = 'https://pypi.org/simple'\nverify_ssl = true\nname = 'pypi'\n[packages]\ntabulate = '==0.9.0'\n"
+    lock = {
+        "_meta": {
+            "hash": {"sha256": "0" * 64},
+            "pipfile-spec": 6,
+            "requires": {"python_version": "3.11"},
+            "sources": [],
+        },
+        "default": {"tabulate": {"version": "==0.9.0"}},
+        "develop": {},
+    }
+    built = yard.build({"binder/Pipfile": text, "binder/Pipfile.lock": json.dumps(lock)})
+    assert yard.inside(built.image, "python -c 'import tabulate; print(tabulate.__version__)'").endswith("0.9.0")
+
+
 def test_a_dockerfile_is_built_as_it_stands(yard):
     text = f'FROM {yard.engine.base_image}\nARG NB_USER\nRUN echo for $NB_USER > /made\nCMD ["python3", "-m", "http.server"]\n'
     built = yard.build({"Dockerfile": text, "requirements.txt": "no-such-package-at-all"})
