@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from broker.environments import unpacking
 from broker.environments.programs import Failed, Sparse, tell
@@ -166,6 +166,7 @@ def pieces(answer: Any) -> Iterable[bytes]:
 
 def opened(url: str, headers: dict[str, str], method: str = "GET") -> Any:
     """The answer, a context manager, after redirects. Raises Again, or Failed where asking again is of no use."""
+    url = quote(url, safe="%/:=&?~#+!$,;'@()*[]")  # hosts list blanks and other letters as they are
     refuse(urlsplit(url))
     request = urllib.request.Request(  # noqa: S310 -- `refuse` has seen to the scheme
         url,
@@ -191,6 +192,8 @@ def opened(url: str, headers: dict[str, str], method: str = "GET") -> Any:
 
 def explained(status: int, host: str | None) -> str:
     """What this status means for the person."""
+    if 300 <= status < 400:
+        return f"{host} leads on to what is not of the web, or round in circles. Tell the owner of this record."
     if status in (401, 403):
         return f"{host} does not give a file of this record to everybody. Ask its owner to make it public."
     if status in (404, 410):
@@ -221,9 +224,13 @@ class Outward(urllib.request.HTTPRedirectHandler):
     """Follows where the web leads, but not from the internet into a private network."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        refuse(urlsplit(newurl))
-        if private(urlsplit(newurl).hostname) and not private(req.host.rpartition(":")[0] or req.host):
-            raise Failed(f"{req.host} leads on into a private network, from which nothing is fetched.")
+        try:
+            refuse(urlsplit(newurl))
+            if private(urlsplit(newurl).hostname) and not private(urlsplit(req.full_url).hostname):
+                raise Failed(f"{req.host} leads on into a private network, from which nothing is fetched.")
+        except Failed:
+            fp.close()
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
