@@ -9,6 +9,7 @@ the links it makes; those here are made as its generator makes them at f7dce4350
 
 from __future__ import annotations
 
+import ipaddress
 from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
@@ -118,6 +119,18 @@ def test_a_branch_named_beside_such_a_link_says_where_the_address_ends(tmp_path,
         spec = repos.RepoSpec.parse(f"git/{quote(f'{server.url}/a/b')}/x/y", ref="x/y")
         assert (spec.repo, spec.ref, spec.located) == (f"{server.url}/a/b", "x/y", True)
         assert resolver().resolve(spec).commit == commit
+
+
+def test_a_served_broker_looks_for_the_end_of_an_address_only_where_it_may(tmp_path, resolver):
+    commit = add_commit_after(tmp_path, "a/b", "x/y")
+    served = {"public_url": "https://hub.example"}
+    with GitServer(tmp_path) as server:
+        spec = repos.RepoSpec.parse(f"git/{quote(f'{server.url}/a/b')}/x/y")
+        assert resolver(**served, allowed=(ipaddress.ip_network("127.0.0.1/32"),)).resolve(spec).commit == commit
+        before = len(server.requests)
+        with pytest.raises(errors.NotAllowed):
+            resolver(**served).resolve(spec)
+        assert len(server.requests) == before
 
 
 # --- nbgitpuller ----------------------------------------------------------------------------------------------------

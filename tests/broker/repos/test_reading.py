@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -140,6 +141,16 @@ def test_what_cannot_be_read_is_said_and_tried_again(smart, resolver, wanting):
         asking.read(found, PATHS)
     smart.deny = 0
     assert asking.read(found, PATHS)
+
+
+def test_a_served_broker_reads_where_it_may_and_nowhere_else(smart, resolver, wanting):
+    found = found_at(resolver(), smart, "wanting")
+    served = {"public_url": "https://hub.example"}
+    assert resolver(**served, allowed=(ipaddress.ip_network("127.0.0.1/32"),)).read(found, PATHS)
+    before = len(smart.requests)
+    with pytest.raises(errors.NotAllowed):
+        resolver(**served).read(found, PATHS)
+    assert len(smart.requests) == before
 
 
 def listing(server, *, unpack: bool = False, **changes) -> repos.Resolved:
