@@ -178,8 +178,13 @@ def _from_string(prefix: str, rest: str) -> RepoSpec:
 
 
 def _from_url(text: str, homes: Mapping[str, str]) -> RepoSpec:
-    if link := _launch_link(text):
+    if link := _launch_link(text) or _link_with_a_repository(text, homes):
         return link
+    return _detected(text, homes)
+
+
+def _detected(text: str, homes: Mapping[str, str]) -> RepoSpec:
+    """What the first host that knows this address says it means."""
     url = urls.split(text)
     for provider in sorted(providers.values(), key=lambda each: each.takes_every_address):
         seen = _seen_from_home(provider, url, homes.get(provider.prefix, ""))
@@ -210,6 +215,33 @@ def _launch_link(text: str) -> RepoSpec | None:
     if not found or prefix not in providers or parts.scheme not in ("http", "https"):
         return None
     return replace(_from_string(prefix, spec), **_opened(parse_qs(parts.query)))
+
+
+def _link_with_a_repository(text: str, homes: Mapping[str, str]) -> RepoSpec | None:
+    """Links of other services that carry a repository's address, as they stand beside those to Binder on many pages."""
+    try:
+        parts = urlsplit(text)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    except ValueError:
+        return None
+    if parts.path.endswith("/hub/lti/launch") and "next" in query:  # nbgitpuller's, from within Canvas
+        return _link_with_a_repository(query["next"], homes)
+    if parts.path.endswith("/git-pull") and "repo" in query:
+        return _pulled(query, homes)
+    if parts.hostname == "deepnote.com" and "url" in query:
+        return _detected(urls.clean(query["url"]), homes)
+    return None
+
+
+def _pulled(query: Mapping[str, str], homes: Mapping[str, str]) -> RepoSpec:
+    """What nbgitpuller would fetch into a folder and open there. Here the repository is the folder that is opened."""
+    spec = _detected(urls.clean(query["repo"]), homes)
+    if "branch" in query:
+        spec = spec.at(query["branch"])
+    folder = query.get("targetPath") or query["repo"].rstrip("/").rpartition("/")[2].removesuffix(".git")
+    wanted = query.get("urlpath") or f"lab/tree/{folder}/{query.get('subPath', '')}"
+    before, found, behind = f"/{wanted}".partition(f"/{folder.strip('/')}/")
+    return replace(spec, **_opened({"urlpath": [f"{before}/{behind}" if found else wanted]}))
 
 
 def _opened(query: Mapping[str, list[str]]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import pytest
 
 from broker import repos
 from broker.repos import errors
+from tests.broker.repos.malformed import refused_to_parse
 from tests.doubles.git_server import GitServer, add_commit, make_repo
 
 HUBS = ("https://mybinder.org", "https://hub.example/services/binder", "http://127.0.0.1:8585")
@@ -170,6 +171,43 @@ def test_a_link_of_nbgitpullers_opens_its_environment_and_keeps_what_it_pulls_wh
     found = repos.RepoSpec.parse(generated(hub, environment, pulled))
     assert (str(found), found.path, found.located) == (f"gh/{environment}", "", True)
     assert found.urlpath == "git-pull?" + urlencode({name: value for name, value in pulled.items() if value})
+
+
+@pytest.mark.parametrize(
+    ("app", "path", "urlpath"),
+    [
+        ("classic", "a b&c.ipynb", ""),
+        ("jupyterlab", "a b&c.ipynb", ""),
+        ("retrolab", "", "retro/tree/a b&c.ipynb"),
+        ("shiny", "", "shiny/a b&c.ipynb/"),
+        ("rstudio", "", "rstudio/"),
+        ("none", "", ""),
+    ],
+)
+@pytest.mark.parametrize("canvas", [False, True])
+@pytest.mark.parametrize("server", ["", "/named"])
+def test_its_links_to_a_jupyterhub_may_be_pasted_here(app, path, urlpath, canvas, server):
+    """There the repository is a folder in somebody's home; here it is all there is, so its name goes from the path."""
+    pulled = {"repo": "https://github.com/o/r.git", "urlpath": APPS[app].format("r/a b&c.ipynb"), "branch": "feature/x"}
+    link = f"/hub/user-redirect{server}/git-pull?{urlencode({name: value for name, value in pulled.items() if value})}"
+    if canvas:
+        link = f"/hub/lti/launch?{urlencode({'next': link})}"
+    found = repos.RepoSpec.parse(f"https://hub.example/prefix{link}")
+    assert (str(found), found.path, found.urlpath) == ("gh/o/r/feature/x", path, urlpath)
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://hub.example/hub/user-redirect/git-pull?repo=nothing",
+        "https://hub.example/hub/user-redirect/git-pull?repo=https://user:secret@github.com/o/r",
+        "https://hub.example/hub/user-redirect/git-pull?repo=https://github.com/o/r&branch=a..b",
+        "https://hub.example/hub/user-redirect/git-pull?repo=https://github.com/o/r&urlpath=tree/r/../../x",
+        "https://deepnote.com/launch?url=x",
+    ],
+)
+def test_such_links_with_less_in_them_are_refused_with_what_to_do(link):
+    refused_to_parse(link)
 
 
 def test_the_example_in_its_own_words():

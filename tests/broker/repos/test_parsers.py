@@ -45,7 +45,7 @@ PAGES = st.sampled_from(
     [
         *words("tree blob - src branch commit commits raw tag tags releases pull pulls merge_requests 7 projects"),
         *words("users repos browse scm gist github records articles dataset history resource doi 10.5281"),
-        *words("zenodo.7 o r main .. . %2e%2e %2F %ff é _ library"),
+        *words("git-pull hub/lti/launch v2 gh git zenodo.7 o r main .. . %2e%2e %2F %ff é _ library"),
         *("a b", SHA, GIST),
     ]
 )
@@ -85,7 +85,20 @@ def says_itself_again(spec: repos.RepoSpec) -> None:
     st.sampled_from(HOSTS),
     st.lists(st.one_of(PAGES, st.text(max_size=6)), max_size=8),
     st.sampled_from(
-        ["", "?at=main", "?h=x", "?persistentId=doi:10.7910/DVN/X", "?version=2", "#x", "?", "?a=%ff", "?path=%00"]
+        [
+            "",
+            "?at=main",
+            "?h=x",
+            "?persistentId=doi:10.7910/DVN/X",
+            "?version=2",
+            "#x",
+            "?",
+            "?a=%ff",
+            "?repo=https://github.com/o/r&urlpath=tree/r/%2e%2e/x",
+            "?repo=%5B",
+            "?next=//[/git-pull",
+            "?path=%00",
+        ]
     ),
 )
 def test_any_address_on_any_host_is_understood_or_refused(scheme, host, parts, query):
