@@ -113,8 +113,15 @@ def base_digest(client: Any, engine: dict[str, Any]) -> str:
         except Failed as fault:
             raise Failed(f"The base image {name} is not on this engine and cannot be fetched: {fault}") from None
         base = registry.image(client, name) or {}
-    pulled = sorted(one.partition("@")[2] for one in base.get("RepoDigests") or [])
-    return str(pulled[0] if pulled else base.get("Id") or name)
+    # An image that was pushed elsewhere has that registry's digest too: only that of its own name is the same everywhere.
+    told = (one.partition("@") for one in base.get("RepoDigests") or [])
+    own = [found for repository, _, found in told if plain(repository) == plain(registry.parts(name)[0])]
+    return str(own[0] if own else base.get("Id") or name)
+
+
+def plain(repository: str) -> str:
+    """Without what engines leave out when they say a name back."""
+    return repository.removeprefix("docker.io/").removeprefix("library/")
 
 
 def found(client: Any, wanted: Wanted, spec: dict[str, Any]) -> bool:

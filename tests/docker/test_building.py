@@ -127,7 +127,16 @@ class Yard:
         return self.engine.docker("run", "--rm", "--network=none", image, "bash", "-c", command)
 
     def tags(self) -> list[str]:
-        return self.engine.docker("images", "--format", "{{.Repository}}:{{.Tag}}", "anybinder/*").split()
+        listed = self.engine.docker(
+            "images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", "label=org.anybinder.key"
+        )
+        return [tag for tag in listed.split() if "<none>" not in tag]
+
+    def close(self) -> None:
+        """Layers stay, so that the next test builds on them."""
+        self.server.close()
+        for tag in self.tags():
+            self.engine.docker("rmi", "--force", "--no-prune", tag, check=False)
 
     def labels(self, image: str) -> dict[str, str]:
         return json.loads(self.engine.docker("image", "inspect", image, "--format", "{{json .Config.Labels}}"))
@@ -137,9 +146,7 @@ class Yard:
 def yard(tmp_path: Path, engine: Engine) -> Iterator[Yard]:
     made = Yard(tmp_path, engine)
     yield made
-    made.server.close()
-    for tag in made.tags():
-        engine.docker("rmi", "--force", "--no-prune", tag)
+    made.close()
 
 
 def leftovers(run: Run) -> list[str]:

@@ -1,0 +1,120 @@
+"""Images that are kept: found in a registry, brought by their digest, listed and removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import wanted
+from tests.docker.test_building import Yard
+from tests.servers import registry
+from tests.servers.docker import Engine
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def yard(tmp_path: Path, engine: Engine) -> Iterator[Yard]:
+    made = Yard(tmp_path, engine)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def shop() -> Iterator[registry.Registry]:
+    wanted(registry.NEED)
+    with registry.running() as server:
+        yield server
+
+
+def dockerfile(yard: Yard, words: str) -> dict[str, str]:
+    return {
+        "Dockerfile": f'FROM {yard.engine.base_image}\nRUN echo {words} > /words\nCMD ["python3", "-m", "http.server"]\n'
+    }
+
+
+def anybinder(yard: Yard, *words: str, code: int = 0) -> str:
+    """The command, with a state folder of its own whose backends are these engines'."""
+    backend = {
+        "name": "containers",
+        "provider": "local",
+        "configuration": {"engine": "docker", "engine_url": yard.engine.url, "cache": str(yard.folder / "cache")},
+    }
+    ended = subprocess.run(
+        [sys.executable, "-m", "broker.cli", "images", *words],
+        env={**os.environ, "ANYBINDER_HOME": str(yard.folder / "home"), "ANYBINDER_BACKENDS": json.dumps([backend])},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == code, ended.stderr
+    return ended.stdout + ended.stderr
+
+
+def test_what_one_engine_has_built_another_finds_in_the_registry(yard, shop):
+    yard.more = {"registry": f"{shop.host}/kept"}
+    spec = yard.spec(dockerfile(yard, "from afar"))
+    first = yard.start(spec).end()
+    assert first.image.startswith(f"{shop.host}/kept/o-r-")
+    assert first.said("pushing") == [f"Pushing {first.image}"]
+
+    yard.engine.docker("rmi", "--force", first.image)
+    again = yard.start({**spec, "cache": str(yard.folder / "another")}).end()
+    assert again.image == first.image
+    assert again.said("building") == again.said("pushing") == []
+    assert yard.inside(again.image, "cat /words") == "from afar"
+
+
+def test_a_registry_that_is_out_of_reach_is_a_line_and_no_failure(yard):
+    yard.more = {"registry": "127.0.0.1:9"}
+    built = yard.build(dockerfile(yard, "alone"))
+    assert built.image.startswith("127.0.0.1:9/anybinder/o-r-")
+    assert any(line.startswith("The registry does not help: ") for line in built.said("fetching"))
+    assert built.said("pushing")[1].startswith("The image stays on this engine only: ")
+
+
+def test_an_image_by_its_digest_is_brought_and_not_built(yard, shop):
+    yard.engine.docker("tag", yard.engine.base_image, f"{shop.host}/some/image:1")
+    yard.engine.docker("push", "--quiet", f"{shop.host}/some/image:1")
+    told = yard.engine.docker("image", "inspect", f"{shop.host}/some/image:1", "--format", "{{json .RepoDigests}}")
+    name = next(one for one in json.loads(told) if one.startswith(shop.host))
+    yard.engine.docker("rmi", f"{shop.host}/some/image:1")
+
+    spec = yard.spec({"x": ""}, content={"kind": "image", "image": name})
+    assert yard.start(spec).end().image == name
+    assert yard.engine.has(name)
+    yard.engine.docker("rmi", name)
+
+    missing = yard.start(
+        {**spec, "content": {"kind": "image", "image": f"{shop.host}/no/such@sha256:{'0' * 64}"}}
+    ).end()
+    assert missing.failure.startswith(f"The image {shop.host}/no/such@sha256:000")
+    assert "could not be fetched" in missing.failure
+
+
+def test_images_are_listed_and_removed_unless_a_session_uses_them(yard):
+    spec = yard.spec(dockerfile(yard, "kept"))
+    image = yard.start(spec).end().image
+    [listed] = [row for row in map(json.loads, anybinder(yard, "--json").splitlines()) if row["name"] == image]
+    assert (listed["repo"], listed["commit"], listed["in_use"]) == (spec["repo_url"], spec["commit"], "")
+    assert listed["size"] > 1e6
+    assert image in anybinder(yard)
+
+    container = yard.engine.docker("run", "--detach", "--network=none", image)
+    try:
+        assert f"{image} is in use by a session." in anybinder(yard, "remove", image, code=1)
+    finally:
+        yard.engine.docker("rm", "--force", container)
+    assert "There is nothing to remove." in anybinder(yard, "remove", "--unused-for", "1h")
+    assert image in anybinder(yard, "remove", "--all", "--dry-run")
+    assert yard.engine.has(image)
+    assert anybinder(yard, "remove", listed["key"][:12]) == f"{image}\n"
+    assert not yard.engine.has(image)
+    assert "there is no such image or environment" in anybinder(yard, "remove", image, code=1)
