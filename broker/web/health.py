@@ -91,17 +91,16 @@ def quota_of(service: Service) -> int | None:
 
 
 def registries(service: Service) -> set[str]:
-    """The image registries that backends are configured with."""
-    named = (setting.configuration.get("registry", "") for setting in service.settings.backends)
+    """The hosts of the image registries that backends are configured with; what is behind a slash is a folder there."""
+    named = (setting.configuration.get("registry", "").partition("/")[0] for setting in service.settings.backends)
     return {name for name in named if name}
 
 
 def answers(registry: str) -> bool:
     """Whether this registry says anything at all: whether it lets us in is for builds to find out."""
-    address = registry if "://" in registry else f"https://{registry}"
-    for url in dict.fromkeys((address, address.replace("https://", "http://"))):
+    for scheme in ("https", "http"):
         try:
-            httpx.get(f"{url.rstrip('/')}/v2/", timeout=REGISTRY_PATIENCE)
+            httpx.get(f"{scheme}://{registry}/v2/", timeout=REGISTRY_PATIENCE)
         except httpx.HTTPError as error:
             log.warning("registry_unreachable", registry=registry, error=type(error).__name__)
         else:

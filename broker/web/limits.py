@@ -37,7 +37,8 @@ class RateLimit:
         self.seconds = chosen.rate_limit_seconds
         self._item = RateLimitItemPerSecond(chosen.rate_limit, chosen.rate_limit_seconds) if chosen.rate_limit else None
         redis = chosen.redis_url.get_secret_value()
-        self._storage = storage.storage_from_string(redis or "memory://", wrap_exceptions=True)
+        address = f"redis+{redis}" if redis.startswith("unix:") else redis
+        self._storage = storage.storage_from_string(address or "memory://", wrap_exceptions=True)
         self._limiter = strategies.FixedWindowRateLimiter(self._storage)  # type: ignore[arg-type]
 
     def charge(self, client: str) -> Charged | None:

@@ -8,6 +8,7 @@ import random
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -37,9 +38,16 @@ class Reader:
         self.cuts = 0
 
     async def run(self) -> None:
-        """Until the stream is told to have ended."""
-        while await self._connect():
+        """Until the stream is told to have ended, whatever happens to the broker meanwhile."""
+        while await self._again():
             self.cuts += 1
+
+    async def _again(self) -> bool:
+        try:
+            return await self._connect()
+        except httpx.TransportError:
+            await asyncio.sleep(0.1)
+            return True
 
     async def _connect(self) -> bool:
         """One connection; False once there is nothing to come back for."""
@@ -134,6 +142,37 @@ async def _use(client: httpx.AsyncClient, reader: Reader) -> None:
     assert ready["phase"] == "ready", ready
     shown = {"Authorization": f"Bearer {ready['token']}"}
     (await client.delete(f"/api/launches/{ready['launch']}", headers=shown)).raise_for_status()
+
+
+@pytest.mark.timeout(BUILD_SECONDS + 60)
+def test_a_stream_survives_the_brokers_death(start_broker: Start, repos: Repos, tmp_path: Path) -> None:
+    """Killed in the middle of a build: the stream goes on with the next broker, nothing is launched or told twice."""
+    broker, (url, make) = start_broker(ANYBINDER_BINDER_BACKEND="local"), repos
+    go = tmp_path / "go"
+    waits = f"#!/bin/sh\necho held; while [ ! -e {go} ]; do sleep 0.1; done\n"
+    agreed(broker, f"{url}/app", make("app", {**PLAIN_APP, "postBuild": waits}))
+    at = broker.address
+
+    def kill_and_go_on() -> None:
+        until(lambda: rows(broker, "select 1 from events where message like '%held%'"), seconds=200, what=broker.log())
+        broker.kill(broker.processes[0])
+        broker.start("up", "--no-browser", "--port", str(at["port"]))
+        go.touch()
+
+    async def read() -> Reader:
+        async with httpx.AsyncClient(
+            base_url=f"http://{at['host']}:{at['port']}", timeout=None, trust_env=False
+        ) as client:
+            client.headers = httpx.Headers({"Accept": "text/event-stream", "Authorization": f"Bearer {at['key']}"})
+            reader = Reader(client, f"/build/git/{quote(f'{url}/app', safe='')}/HEAD", seed=1)
+            await asyncio.gather(reader.run(), asyncio.to_thread(kill_and_go_on))
+        return reader
+
+    reader = asyncio.run(read())
+    assert reader.events[-1]["phase"] == "ready", reader.events
+    assert rows(broker, "select id from launches") == [(reader.launch,)]
+    numbers = [each.split(".")[1] for each in reader.ids]
+    assert numbers == [*map(str, range(len(numbers) - 1)), "end"]
 
 
 @pytest.mark.timeout(BUILD_SECONDS + 60)
