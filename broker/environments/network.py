@@ -30,9 +30,16 @@ from broker.environments.programs import Failed
 if TYPE_CHECKING:
     import docker
 
-BRIDGES = {"fenced": "anybinder0", "open": "anybinder1"}
+BRIDGES = {
+    ("docker", "fenced"): "anybinder0",
+    ("docker", "open"): "anybinder1",
+    ("podman", "fenced"): "anybinder2",
+    ("podman", "open"): "anybinder3",
+}
+"""Of a computer that has both engines, each has its own."""
+FENCED = [bridge for (_, kind), bridge in BRIDGES.items() if kind == "fenced"]
 NETWORKS = {"fenced": "anybinder", "open": "anybinder-open"}
-BUILDS = "docker0"  # the engine's default bridge: builds have no other
+BUILDS = ["docker0", "podman0"]  # the engines' default bridges: builds have no other
 REFUSED = (
     "0.0.0.0/8",  # "this network": some systems take it for their loopback
     "10.0.0.0/8",
@@ -45,6 +52,7 @@ REFUSED = (
     "224.0.0.0/3",  # multicast and reserved
 )
 RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
+BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 SECONDS = 20
 CANNOT = (
     "A container cannot be fenced off from this computer's network here, because {why}. Run the broker as root on a Linux "
@@ -61,9 +69,10 @@ def ensure(client: docker.APIClient, engine: dict[str, Any]) -> str:
     kind = engine["network"]
     if kind == "none":
         return "none"
-    make_network(client, kind)
+    made = make_network(client, engine)
     if kind == "fenced":
-        make_fence(engine.get("network_allowed") or [])
+        filter_bridged()
+        make_fence(engine.get("network_allowed") or [], name_servers() + own_name_servers(engine, made))
     return NETWORKS[kind]
 
 
@@ -73,17 +82,18 @@ def before_build(engine: dict[str, Any]) -> None:
     A build needs a network even where a session gets none.
     """
     if engine["network"] == "fenced" or (engine["network"] == "none" and not why_not()):
-        make_fence(engine.get("network_allowed") or [])
+        make_fence(engine.get("network_allowed") or [], name_servers())
 
 
-def make_network(client: docker.APIClient, kind: str) -> None:
-    """A bridge of ours, whose containers do not see each other."""
+def make_network(client: docker.APIClient, engine: dict[str, Any]) -> dict[str, Any]:
+    """A bridge of ours, whose containers do not see each other; as the engine describes it."""
     import docker
 
-    if client.networks(names=[f"^{NETWORKS[kind]}$"]):
-        return
+    kind = engine["network"]
+    if found := client.networks(names=[f"^{NETWORKS[kind]}$"]):
+        return dict(found[0])
     options = {
-        "com.docker.network.bridge.name": BRIDGES[kind],
+        "com.docker.network.bridge.name": BRIDGES[engine.get("kind", "docker"), kind],
         "com.docker.network.bridge.enable_icc": "false",
     }
     try:
@@ -91,22 +101,82 @@ def make_network(client: docker.APIClient, kind: str) -> None:
     except docker.errors.APIError:
         if not client.networks(names=[f"^{NETWORKS[kind]}$"]):  # else another was faster
             raise
+    return dict(client.networks(names=[f"^{NETWORKS[kind]}$"])[0])
 
 
-def make_fence(allowed: list[str]) -> None:
-    """All rules anew, and what leads to them. Raises Failed where that is not permitted."""
+def own_name_servers(engine: dict[str, Any], made: dict[str, Any]) -> list[str]:
+    """Podman answers names on the bridge's own address; Docker does inside the container."""
+    if engine.get("kind") != "podman":
+        return []
+    return [
+        each["Gateway"] for each in (made.get("IPAM") or {}).get("Config") or [] if is_asked(each.get("Gateway", ""))
+    ]
+
+
+def filter_bridged() -> None:
+    """What goes from one container to its neighbour passes the packet filter too. Docker sees to it; Podman does not.
+
+    Raises Failed where the kernel cannot.
+    """
+    if not BRIDGED.exists():
+        with contextlib.suppress(Failed):
+            asked(["modprobe", "br_netfilter"])
+    try:
+        if BRIDGED.read_text().strip() != "1":
+            BRIDGED.write_text("1")
+    except OSError as trouble:
+        raise Failed(
+            CANNOT.format(why=f"traffic between containers cannot be filtered ({trouble.strerror})")
+        ) from trouble
+
+
+def make_fence(allowed: list[str], names: list[str]) -> None:
+    """All rules anew, and what leads to them first of all. Raises Failed where that is not permitted."""
     if why := why_not():
         raise Failed(CANNOT.format(why=why))
-    bridge = BRIDGES["fenced"]
-    restore("iptables-restore", chains(allowed))
-    forward = "DOCKER-USER" if has_chain("DOCKER-USER") else "FORWARD"  # Docker keeps its own first in FORWARD
-    for each in (bridge, BUILDS):
-        lead("iptables", forward, "-i", each, "-j", "ANYBINDER")
-        lead("iptables", "INPUT", "-i", each, "-j", "ANYBINDER-HOST")
-    lead("iptables", "OUTPUT", "-o", bridge, "-j", "ANYBINDER-OUT")
-    if shutil.which("ip6tables", path=path()):
-        for chain, direction in (("FORWARD", "-i"), ("INPUT", "-i"), ("OUTPUT", "-o")):
-            lead("ip6tables", chain, direction, bridge, "-j", "DROP")  # our network has no IPv6
+    forward = [f"-i {each} -j ANYBINDER" for each in (*FENCED, *BUILDS)]
+    leads = {
+        "FORWARD": forward,
+        "DOCKER-USER": forward,  # Docker puts its own first when it starts again, but this before them
+        "INPUT": [f"{rule}-HOST" for rule in forward],
+        "OUTPUT": [f"-o {each} -j ANYBINDER-OUT" for each in FENCED],
+    }
+    put_in_place("iptables", chains(allowed, names), leads)
+    if shutil.which("ip6tables", path=path()):  # our network has no IPv6
+        way_in, way_out = ([f"{way} {each} -j DROP" for each in FENCED] for way in ("-i", "-o"))
+        put_in_place("ip6tables", [], {"FORWARD": way_in, "INPUT": way_in, "OUTPUT": way_out})
+
+
+def put_in_place(program: str, lines: list[str], leads: dict[str, list[str]]) -> None:
+    """These lines, and these rules at the head of their chains, in one step; again where another was at it meanwhile."""
+    for attempt in range(5):
+        now = asked([program, "--wait", "-S"]).splitlines()
+        moved = [line for chain, rules in leads.items() for line in moves(now, chain, rules)]
+        if not lines and not moved:
+            return
+        try:
+            asked(
+                [f"{program}-restore", "--wait", "--noflush"],
+                given="\n".join(["*filter", *lines, *moved, "COMMIT", ""]),
+            )
+            return
+        except Failed:
+            if attempt == 4:
+                raise
+
+
+def moves(now: list[str], chain: str, rules: list[str]) -> list[str]:
+    """What brings these rules to the head of the chain; nothing where they are there, or the chain is not.
+
+    The engines put theirs at the head as well, and one that accepts before ours are asked would open the fence.
+    """
+    wanted = [f"-A {chain} {rule}" for rule in rules]
+    there = [line for line in now if line.startswith(f"-A {chain} ") and not line.endswith(" -j DOCKER-USER")]
+    exists = any(line == f"-N {chain}" or line.startswith(f"-P {chain} ") for line in now)
+    if there[: len(wanted)] == wanted or not exists:
+        return []
+    gone = [f"-D {line[3:]}" for line in there if line in wanted]
+    return [*gone, *(f"-I {chain} {at} {rule}" for at, rule in enumerate(rules, start=1))]
 
 
 def remove(client: docker.APIClient) -> None:
@@ -137,7 +207,7 @@ def remove_fence() -> None:
 def leads_to_ours(words: list[str], program: str) -> bool:
     """Whether we have put this rule there; the engine's own rules for the bridge go with the network."""
     if program == "ip6tables":
-        return words[2:] in (["-i", BRIDGES["fenced"], "-j", "DROP"], ["-o", BRIDGES["fenced"], "-j", "DROP"])
+        return words[4:] == ["-j", "DROP"] and words[3] in FENCED
     return words[-1].startswith("ANYBINDER")
 
 
@@ -148,11 +218,11 @@ def why_not() -> str:
     return "" if shutil.which("iptables", path=path()) else "there is no iptables"
 
 
-def chains(allowed: list[str]) -> str:
+def chains(allowed: list[str], servers: list[str]) -> list[str]:
     """Our three chains, as iptables-restore reads them: those that are named are replaced whole."""
     answers = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
     refuse = "-j REJECT --reject-with icmp-admin-prohibited"  # a refusal is noticed at once, silence after minutes
-    names = [f"-d {each} -p {kind} --dport 53 -j RETURN" for each in name_servers() for kind in ("udp", "tcp")]
+    names = [f"-d {each} -p {kind} --dport 53 -j RETURN" for each in servers for kind in ("udp", "tcp")]
     users = [f"-m owner --uid-owner {uid} -j RETURN" for uid in sorted({0, os.getuid()})]
     rules = {
         "ANYBINDER": [
@@ -166,7 +236,7 @@ def chains(allowed: list[str]) -> str:
     }
     heads = [f":{chain} - [0:0]" for chain in rules]
     lines = [f"-A {chain} {rule}" for chain, several in rules.items() for rule in several]
-    return "\n".join(["*filter", *heads, *lines, "COMMIT", ""])
+    return [*heads, *lines]
 
 
 def name_servers() -> list[str]:
@@ -185,26 +255,6 @@ def is_asked(text: str) -> bool:
     except ValueError:
         return False
     return address.version == 4 and not address.is_loopback
-
-
-def lead(program: str, chain: str, *rule: str) -> None:
-    """This rule is in the chain; where it was not, it is now the first."""
-    try:
-        asked([program, "--wait", "-C", chain, *rule])
-    except Failed:
-        asked([program, "--wait", "-I", chain, "1", *rule])
-
-
-def has_chain(chain: str) -> bool:
-    try:
-        asked(["iptables", "--wait", "-S", chain, "1"])
-    except Failed:
-        return False
-    return True
-
-
-def restore(program: str, text: str) -> None:
-    asked([program, "--wait", "--noflush"], given=text)
 
 
 def asked(command: list[str], *, given: str | None = None) -> str:

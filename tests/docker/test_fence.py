@@ -186,16 +186,32 @@ async def connect(folder: Path) -> None:
     (folder / "target").write_text(json.dumps({"unix": str(folder / "c/s")}))
 
 
-def test_the_fence_goes_with_the_network(engine, shared):
+def rules() -> list[str]:
+    return subprocess.run(["iptables", "-S"], capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_the_fence_comes_first_and_is_there_once(shared):
     from broker.environments import network
 
-    rules = lambda: subprocess.run(["iptables", "-S"], capture_output=True, text=True, check=True).stdout  # noqa: E731
-    assert "ANYBINDER" in rules()
+    other = ["FORWARD", "-i", "anybinder0", "-m", "comment", "--comment", "another", "-j", "ACCEPT"]
+    subprocess.run(["iptables", "-I", *other], check=True)
+    try:
+        network.make_fence([], network.name_servers())
+        network.make_fence([], network.name_servers())
+        assert next(rule for rule in rules() if "anybinder0" in rule and "FORWARD" in rule).endswith("-j ANYBINDER")
+        assert "curl: (7)" in ask(shared, "http://10.0.0.1/")
+    finally:
+        subprocess.run(["iptables", "-D", *other], check=True)
+    assert len([rule for rule in rules() if rule == "-A INPUT -i anybinder0 -j ANYBINDER-HOST"]) == 1
+
+
+def test_the_fence_can_be_taken_away(shared):
+    from broker.environments import network
+
     network.remove_fence()
-    assert "ANYBINDER" not in rules()
-    network.make_fence([])
-    network.make_fence([])
-    assert rules().count("-i anybinder0 -j ANYBINDER-HOST") == 1, "made twice, it is there once"
+    assert "ANYBINDER" not in " ".join(rules())
+    network.make_fence([], network.name_servers())
+    assert "curl: (7)" in ask(shared, "http://10.0.0.1/")
 
 
 def test_several_at_once_make_one_network(engine):
