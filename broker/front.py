@@ -82,6 +82,11 @@ def well_formed(host: bytes) -> bool:
     return _HOST.fullmatch(host.lower()) is not None
 
 
+def is_link(request: wire.Request) -> bool:
+    """A launch link is shown under any name, as BinderHub does (web/deps.py has the reason); nothing else is."""
+    return request.method in (b"GET", b"HEAD") and request.target.startswith(b"/v2/")
+
+
 def _bare(host: bytes, scheme: bytes) -> bytes:
     """As browsers write it in an Origin: without the scheme's own port."""
     return host.removesuffix(b":443" if scheme == b"https" else b":80")
@@ -215,7 +220,7 @@ class Front(asyncio.Protocol):
             self.add(connection)
             self.transport.set_protocol(connection)
             connection.begin(request, route, data[end:])
-        elif not self._doors.sites.own(host, self._port):
+        elif not self._doors.sites.own(host, self._port) and not is_link(request):
             self._refuse(421, "This host is not served here. Open the address that the broker printed when it started.")
         elif request.target.partition(b"?")[0] == TUNNEL_PATH:
             self._settled()

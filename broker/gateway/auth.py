@@ -32,6 +32,8 @@ class Pass:
     authorization: bytes = field(default=b"", repr=False)
     """The client's own Authorization header, where it was none of ours."""
     by_token: bool = False
+    shown: bytes = field(default=b"", repr=False)
+    """The launch's token as it stood in the address: `token=…`."""
     enter: bool = False
     """A browser came with the token in its address: give it the cookie and the clean address instead."""
 
@@ -50,15 +52,16 @@ def judge(request: wire.Request, session: Any, *, origin: bytes, target: bytes, 
     fields = request.fields
     authorization = fields.get(b"authorization", b"")
     by_header = _opens(session, _credential(authorization))
-    bare, by_query = _without_token(target, session)
+    bare, shown = _without_token(target, session)
     cookie, until = split_cookies(fields.get(b"cookie", b""), session) if cookies else (b"", 0.0)
     passing = Pass(
         target=bare,
         cookie=cookie,
         until=until,
         authorization=b"" if by_header else authorization,
-        by_token=by_header or by_query,
-        enter=by_query and cookies and is_navigation(request),
+        by_token=by_header or bool(shown),
+        shown=shown,
+        enter=bool(shown) and cookies and is_navigation(request),
     )
     if passing.by_token:
         return passing
@@ -113,17 +116,17 @@ def _opens(session: Any, token: str) -> bool:
     return bool(token) and bool(session.opened_by(token))
 
 
-def _without_token(target: bytes, session: Any) -> tuple[bytes, bool]:
-    """The target without the launch's token, and whether it was there. An app's own parameter `token` stays, unless
-    the server is Jupyter, which would take it for its own and refuse."""
+def _without_token(target: bytes, session: Any) -> tuple[bytes, bytes]:
+    """The target without the launch's token, and the parameter that held it, if any did. An app's own parameter `token`
+    stays, unless the server is Jupyter, which would take it for its own and refuse."""
     path, mark, query = target.partition(b"?")
     if not mark or b"token=" not in query:
-        return target, False
-    kept, found = [], False
+        return target, b""
+    kept, found = [], b""
     for part in query.split(b"&"):
         name, _, value = part.partition(b"=")
         ours = name == _TOKEN_PARAMETER and _opens(session, urllib.parse.unquote_to_bytes(value).decode("latin-1"))
-        found = found or ours
+        found = part if ours else found
         if not ours and not (name == _TOKEN_PARAMETER and session.kind != "app"):
             kept.append(part)
     return (path + b"?" + b"&".join(kept) if kept else path), found

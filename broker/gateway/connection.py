@@ -27,7 +27,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_body_left", "_buffer", "_chunked_answer", "_chunks", "_closing", "_end", "_expects", "_head", "_held",
-        "_keep_alive", "_minor", "_pass", "_pass_key", "_peer", "_reader", "_request", "_route", "_session",
+        "_keep_alive", "_minor", "_pass", "_pass_key", "_peer", "_reader", "_request", "_route", "_session", "_shown",
         "_stalled", "_started", "_tries", "busy", "due", "front", "gateway", "method", "over", "transport",
         "upstream", "waiting",
     )  # fmt: skip
@@ -54,6 +54,7 @@ class Connection(asyncio.Protocol):
         self._closing = False
         self._stalled = False
         self._held: list[bytes] = []
+        self._shown = b""
 
     # ---- requests come in -----------------------------------------------------------------------------------------
 
@@ -221,6 +222,7 @@ class Connection(asyncio.Protocol):
         if target is not passing.target:
             passing = auth.Pass(target=target, cookie=passing.cookie)
         self._head = heads.request_head(request, passing, self._route.host, self._end)
+        self._shown = passing.shown
         self._expects = b"expect" in request.fields
         if self.method not in _SAFE or self._session.kind == "app":
             gateway.touch(self._route.session_id)
@@ -331,7 +333,9 @@ class Connection(asyncio.Protocol):
             self._keep_alive = False
         if self._reader:
             response.plain = wire.without(response.plain, cors.REPLACED)
-        parts = heads.response_head(response, self._route, chunked=chunked, keep_alive=self._keep_alive)
+        parts = heads.response_head(
+            response, self._route, chunked=chunked, keep_alive=self._keep_alive, shown=self._shown
+        )
         parts[-1:] = [cors.headers(self._reader), parts[-1], body]
         self.gateway.sent += len(body)
         self.transport.write(b"".join(parts))

@@ -78,11 +78,14 @@ def request_head(request: wire.Request, passing: auth.Pass, host: bytes, end: Ta
     return b"".join(parts)
 
 
-def response_head(response: wire.Response, route: Route, *, chunked: bool, keep_alive: bool) -> list[bytes]:
-    """The head for the browser, in pieces. `chunked` says that the body will be sent in chunks."""
+def response_head(
+    response: wire.Response, route: Route, *, chunked: bool, keep_alive: bool, shown: bytes = b""
+) -> list[bytes]:
+    """The head for the browser, in pieces. `chunked` says that the body will be sent in chunks; `shown` is the parameter
+    that held the launch's token."""
     parts = [wire.STATUS_LINE[response.status]]
     if route.prefix:
-        parts += _on_the_path(response, route)
+        parts += _on_the_path(response, route, shown)
     else:
         parts += response.plain
         for cookie in response.cookies:
@@ -104,23 +107,31 @@ _NEVER_ON_THE_PATH = frozenset(
 )
 
 
-def _on_the_path(response: wire.Response, route: Route) -> list[bytes]:
+def _on_the_path(response: wire.Response, route: Route, shown: bytes) -> list[bytes]:
     """On 127.0.0.1 all sessions and the broker share one origin, so a page there gets none: it is sandboxed, sets
-    no cookie and starts no worker."""
+    no cookie and starts no worker. Without a cookie, the token goes along where the session sends its sender on."""
     parts = wire.without(response.plain, _NEVER_ON_THE_PATH)
     if location := response.fields.get(b"location"):
-        parts += (b"Location: ", _relocated(location, route), b"\r\n")
+        parts += (b"Location: ", _relocated(location, route, shown), b"\r\n")
     parts.append(b"Content-Security-Policy: sandbox\r\nX-Content-Type-Options: nosniff\r\n")
     return parts
 
 
-def _relocated(location: bytes, route: Route) -> bytes:
+def _relocated(location: bytes, route: Route, shown: bytes) -> bytes:
     own = route.origin + b"/"
     if location.startswith(own):
         location = location[len(route.origin) :]
     if location.startswith(b"/") and location[1:2] not in (b"/", b"\\"):
-        return route.prefix + location
+        return route.prefix + _with(location, shown)
     return location
+
+
+def _with(location: bytes, shown: bytes) -> bytes:
+    """This path with one more parameter, before the fragment."""
+    if not shown:
+        return location
+    path, mark, fragment = location.partition(b"#")
+    return path + (b"&" if b"?" in path else b"?") + shown + mark + fragment
 
 
 def unfit(request: wire.Request, route: Route) -> tuple[int, str] | None:

@@ -387,6 +387,25 @@ def test_a_redirect_on_the_path_stays_there(house, alpha, said, seen):
     assert on_the_path(house, "/r", Authorization=f"token {alpha.token}").header("location") == seen
 
 
+@pytest.mark.parametrize(
+    ("said", "seen"),
+    [
+        ("/lab?", "/s/aaaaaaaaaaaa/lab?&token={token}"),
+        ("/lab?a=1#part", "/s/aaaaaaaaaaaa/lab?a=1&token={token}#part"),
+        ("/tree", "/s/aaaaaaaaaaaa/tree?token={token}"),
+        ("https://elsewhere.example/x", "https://elsewhere.example/x"),
+        ("//elsewhere.example/x", "//elsewhere.example/x"),
+        ("/\\elsewhere.example/x", "/\\elsewhere.example/x"),
+        ("lab", "lab"),
+    ],
+)
+def test_a_token_in_the_address_goes_along_within_the_session_only(house, alpha, said, seen):
+    """`requests.get(url + "?token=…")` follows Jupyter to its first page, as it does on a BinderHub, by a cookie there."""
+    alpha.replies["/r"] = f"HTTP/1.1 302 Found\r\nLocation: {said}\r\nContent-Length: 0\r\n\r\n".encode()
+    answer = on_the_path(house, f"/r?token={alpha.token}")
+    assert answer.header("location") == seen.format(token=alpha.token)
+
+
 @pytest.mark.parametrize("dest", ["script", "worker", "serviceworker", "iframe", "object"])
 def test_nothing_on_the_path_runs_in_a_page(house, alpha, dest):
     told = {"Authorization": f"token {alpha.token}", "Sec_Fetch_Dest": dest, "Sec_Fetch_Site": "same-origin"}
