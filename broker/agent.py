@@ -686,9 +686,11 @@ class Builder:
             return None
         lines.end()
         errors.end()
-        done = self._command or (self._agent.spec.get("build_only") and self._image)
-        if done and not self._failure:
+        image_wanted = self._agent.spec.get("build_only")
+        if (self._image if image_wanted else self._command) and not self._failure:
             return self._command
+        if image_wanted and self._command:
+            self._failure = "This backend has no containers, so it builds no images. Choose one with containers."
         self._agent.fail(self._failure or self._surprise(program))
         return None
 
