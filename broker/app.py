@@ -38,7 +38,7 @@ def create(service: Service) -> FastAPI:
     app.add_middleware(deps.Guard, hosts=hosts(service.settings), chosen=service.settings)
     for routes in (api.router, agent.router, binder.router, hub.router):
         app.include_router(routes)
-    app.add_api_route("/metrics", metrics, methods=["GET"], response_class=PlainTextResponse)
+    hub.answered(app.router, "/metrics", response_class=PlainTextResponse)(metrics)
     if not service.settings.api_only:
         app.include_router(hub.pages)
         app.include_router(pages.router)

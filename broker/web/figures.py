@@ -88,7 +88,7 @@ class Figures:
             .group_by(Launch.phase)
         )
         with self._service.db.reading() as session:
-            count = dict(session.execute(query).all())  # type: ignore[arg-type]
+            count = dict(session.execute(query).all())
         building = sum(count.get(phase, 0) for phase in BUILDING)
         metrics.BUILDS_NOW.set(building)
         metrics.LAUNCHES_NOW.set(sum(count.values()) - building)

@@ -76,7 +76,7 @@ def places_taken(service: Service) -> dict[str, int]:
     where = [Launch.backend == place] if place else []
     query = sa.select(Launch.state, sa.func.count()).where(Launch.state != State.STOPPED, *where).group_by(Launch.state)
     with service.db.reading() as session:
-        count = dict(session.execute(query).all())  # type: ignore[arg-type]
+        count = dict(session.execute(query).all())
     user = count.get(State.READY, 0)
     total = sum(count.values()) - count.get(State.WAITING, 0)
     return {"total_pods": total, "build_pods": total - user, "user_pods": user}

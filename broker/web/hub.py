@@ -31,12 +31,12 @@ IMAGES = {
 }
 
 
-def answered(at: APIRouter, path: str) -> Callable[[Route], Route]:
-    """Have this answer GET and HEAD."""
+def answered(at: APIRouter, path: str, **described: Any) -> Callable[[Route], Route]:
+    """Have this answer GET and HEAD; `described` is what FastAPI's routes take besides."""
 
     def add(endpoint: Route) -> Route:
-        at.add_api_route(path, endpoint, methods=["GET"])
-        at.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
+        at.add_api_route(path, endpoint, methods=["GET"], **described)
+        at.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False, **described)
         return endpoint
 
     return add

@@ -39,7 +39,7 @@ class RateLimit:
         redis = chosen.redis_url.get_secret_value()
         address = f"redis+{redis}" if redis.startswith("unix:") else redis
         self._storage = storage.storage_from_string(address or "memory://", wrap_exceptions=True)
-        self._limiter = strategies.FixedWindowRateLimiter(self._storage)  # type: ignore[arg-type]
+        self._limiter = strategies.FixedWindowRateLimiter(self._storage)
 
     def charge(self, client: str) -> Charged | None:
         """Count one request of this client. None where nothing is limited. May ask Redis; without it all may pass."""

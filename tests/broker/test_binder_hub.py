@@ -96,6 +96,12 @@ def test_health_answers_head(bench: Bench) -> None:
     assert (answer.status_code, answer.text) == (200, "")
 
 
+@pytest.mark.parametrize("path", ["/versions", "/metrics", "/api/repoproviders", "/_config"])
+def test_whoever_asks_for_heads_gets_them(bench: Bench, path: str) -> None:
+    answer = client(bench).head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
 def test_a_table_out_of_reach_is_503_with_the_same_checks(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise OSError("canary")
