@@ -75,7 +75,7 @@ def _places() -> list[Place]:
     from broker import backends, service
     from broker.cli.running import _settings
 
-    at = service.build(_settings())
+    at = service.build(_settings(), migrate=False)  # only what the settings say is read
     try:
         offered = [(each.name, each.provider.keeps()) for each in backends.offered(at)]
     finally:

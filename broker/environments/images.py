@@ -182,8 +182,8 @@ def turn(wanted: Wanted) -> Iterator[IO[str]]:
     """Be the only one who makes this image; gives the file for its lines. Who waits tells the other's lines meanwhile, and
     fails as the other fails: a hundred who want what cannot be built shall not try a hundred times."""
     wanted.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    reader = Reader(wanted.place.with_suffix(".log"))
-    with wanted.place.with_suffix(".lock").open("a") as lock:
+    path = wanted.place.with_suffix(".log")
+    with wanted.place.with_suffix(".lock").open("a") as lock, contextlib.closing(Reader(path)) as reader:
         while not alone(lock):
             cache.pause(0.1)
             reader.read_on()
@@ -191,7 +191,7 @@ def turn(wanted: Wanted) -> Iterator[IO[str]]:
             reader.read_on()
         if reader.failure:
             raise Failed(reader.failure)
-        with fresh(reader.path) as log:
+        with fresh(path) as log:
             yield log
 
 
@@ -248,6 +248,12 @@ class Reader:
             self._open()
         self._drain()
 
+    def close(self) -> None:
+        """Read no more."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     def _replaced(self) -> bool:
         try:
             return self._file is not None and os.fstat(self._file.fileno()).st_ino != self.path.stat().st_ino
@@ -256,9 +262,7 @@ class Reader:
 
     def _open(self) -> None:
         self.failure, self._rest = "", ""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self.close()
         with contextlib.suppress(FileNotFoundError):
             self._file = self.path.open()
 

@@ -71,9 +71,8 @@ class Transcript:
     def _say(self, step: Step, text: str) -> None:
         if text.startswith(OURS):
             self._sentence = text.removeprefix(OURS)
-            return
-        step.lines.append(text)
-        if text.strip() and not PROGRESS.match(text):
+        elif text.strip() and not PROGRESS.match(text):
+            step.lines.append(text)
             self._show(text)
 
     def _loose(self, line: str) -> None:

@@ -112,6 +112,7 @@ class Yard:
                 "builder": "uv",
                 "network": "open",
                 "registry": "",
+                "labels": {"anybinder-order": "o1"},
                 **self.more,
             },
             **more,
@@ -183,6 +184,10 @@ def test_every_file_of_a_python_repository_has_its_say_and_the_same_commit_is_no
         f"Commit {spec['commit'][:12]} of o/r has been built before",
         "The image is ready",
     ]
+
+    served = yard.start({**spec, "build_only": False}).end()
+    run = json.loads(Path(served.events[-1]["server"]["argv"][-1]).read_text())
+    assert run["command"][:2] == ["jupyter-lab", "--no-browser"]
 
 
 def test_a_package_and_requirements_that_name_files_are_installed_from_the_whole_repository(yard):
