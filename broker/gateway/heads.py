@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,11 +128,17 @@ def _relocated(location: bytes, route: Route, shown: bytes) -> bytes:
 
 
 def _with(location: bytes, shown: bytes) -> bytes:
-    """This path with one more parameter, before the fragment."""
-    if not shown:
-        return location
+    """This path with one more parameter, before the fragment; without it where the path climbs out to other sessions."""
     path, mark, fragment = location.partition(b"#")
+    if not shown or _climbs(path.partition(b"?")[0]):
+        return location
     return path + (b"&" if b"?" in path else b"?") + shown + mark + fragment
+
+
+def _climbs(path: bytes) -> bool:
+    """Whether clients may read `..` in it, as they do behind `%2e` and in spite of tabs."""
+    plain = urllib.parse.unquote_to_bytes(path).replace(b"\t", b"").replace(b"\\", b"/")
+    return b".." in plain.split(b"/")
 
 
 def unfit(request: wire.Request, route: Route) -> tuple[int, str] | None:

@@ -396,6 +396,11 @@ def test_a_redirect_on_the_path_stays_there(house, alpha, said, seen):
         ("https://elsewhere.example/x", "https://elsewhere.example/x"),
         ("//elsewhere.example/x", "//elsewhere.example/x"),
         ("/\\elsewhere.example/x", "/\\elsewhere.example/x"),
+        ("/../bbbbbbbbbbbb/x", "/s/aaaaaaaaaaaa/../bbbbbbbbbbbb/x"),
+        ("/a/%2e%2E/../b", "/s/aaaaaaaaaaaa/a/%2e%2E/../b"),
+        ("/.\t./bbbbbbbbbbbb/x", "/s/aaaaaaaaaaaa/.\t./bbbbbbbbbbbb/x"),
+        ("/..\\bbbbbbbbbbbb\\x", "/s/aaaaaaaaaaaa/..\\bbbbbbbbbbbb\\x"),
+        ("/a..b?c=/../", "/s/aaaaaaaaaaaa/a..b?c=/../&token={token}"),
         ("lab", "lab"),
     ],
 )
