@@ -89,13 +89,27 @@ def run(work: Path, spec: dict[str, Any], image: dict[str, Any]) -> None:
         "parent": os.getpid(),
     }
     (work / "order.json").write_text(json.dumps(order))
+    env = environment(work, engine)
+    check_command(work, engine["kind"], env)
     tell("building", "Building the image")
     transcript = Transcript(programs.Plain("building"))
     command = [sys.executable, "-I", str(Path(__file__).parent), "--image", str(work / "order.json")]
-    status, _last = programs.run(command, env=environment(work, engine), cwd=work, show=transcript)
+    status, _last = programs.run(command, env=env, cwd=work, show=transcript)
     if status:
         raise Failed(transcript.sentence())
     tell("building", f"Built in {time.monotonic() - began:.0f} s")
+
+
+def check_command(work: Path, kind: str, env: dict[str, str]) -> None:
+    """Raises Failed where the engine's command cannot build as repo2docker has it build."""
+    try:
+        status, _last = programs.run([kind, "buildx", "version"], env=env, cwd=work, show=None)
+    except OSError:
+        raise Failed(
+            f"Images are built with the command {kind}, which this backend's computer does not have."
+        ) from None
+    if status:
+        raise Failed(f"Images are built with “{kind} buildx”. Whoever runs this backend should install that plugin.")
 
 
 def environment(work: Path, engine: dict[str, Any]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from broker.environments.programs import Failed, tell
 
 BUILDER = 1  # raise it where the same commit would now be built differently
 LABEL = "org.anybinder."
+LOGS_KEPT = 86400  # seconds; nobody waits for a build that long
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ def wanted_by(spec: dict[str, Any], base: str) -> Wanted:
     repo = programs.without_credentials(spec["repo_url"])
     content = cache.files_of(spec)
     subdir, kind = spec.get("subdir") or "", engine.get("builder") or "uv"
-    versions = [BUILDER, *(metadata.version(name) for name in ("jupyter-repo2docker", "uv"))]
+    versions = [BUILDER, *versions_of("jupyter-repo2docker", "uv")]
     decides = [repo, subdir, kind, versions, installing.BASE, base, platform.machine()]
     key = digest([decides, content])
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -85,6 +86,14 @@ def wanted_by(spec: dict[str, Any], base: str) -> Wanted:
         labels={LABEL + label: value for label, value in labels.items()},
         folder=Path(spec["cache"]) / "images",
     )
+
+
+def versions_of(*names: str) -> list[str]:
+    """Of packages that we build with. Raises Failed where one is missing."""
+    try:
+        return [metadata.version(name) for name in names]
+    except metadata.PackageNotFoundError as missing:
+        raise Failed(f"Images are built with {missing.name}: install anybinder[container] on this backend.") from None
 
 
 def prefix(engine: dict[str, Any]) -> str:
@@ -206,8 +215,11 @@ def alone(lock: IO[str]) -> bool:
 
 @contextlib.contextmanager
 def fresh(path: Path) -> Iterator[IO[str]]:
-    """A new file, so that who still reads the last one reads it to its end."""
-    path.unlink(missing_ok=True)
+    """A new file, so that who still reads the last one reads it to its end. Those of long ago go."""
+    for each in path.parent.glob("*.log"):
+        with contextlib.suppress(FileNotFoundError):
+            if each == path or time.time() - each.stat().st_mtime > LOGS_KEPT:
+                each.unlink()
     with path.open("x") as log:
         yield log
 

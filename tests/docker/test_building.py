@@ -307,3 +307,8 @@ def test_a_base_image_that_is_nowhere_is_a_sentence(yard):
         "The base image 127.0.0.1:9/no/base:1 is not on this engine and cannot be fetched"
         in yard.build({"x": ""}).failure
     )
+
+
+def test_a_docker_without_the_plugin_that_builds_is_a_sentence(yard, tmp_path):
+    yard.more = {"config": str(tmp_path / "empty")}
+    assert "Images are built with “docker buildx”" in yard.build({"x": ""}).failure

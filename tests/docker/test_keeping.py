@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -70,6 +71,27 @@ def test_what_one_engine_has_built_another_finds_in_the_registry(yard, shop):
     assert again.image == first.image
     assert again.said("building") == again.said("pushing") == []
     assert yard.inside(again.image, "cat /words") == "from afar"
+
+
+def test_a_private_registry_is_opened_by_the_login_in_the_engines_configuration(yard, tmp_path):
+    wanted(registry.NEED)
+    config = tmp_path / "config"
+    (config / "cli-plugins").mkdir(parents=True)
+    (config / "cli-plugins/docker-buildx").symlink_to(yard.engine.config / "cli-plugins/docker-buildx")
+    with registry.running(private=True) as shop:
+        login = base64.b64encode(b"ada:secret").decode()
+        (config / "config.json").write_text(json.dumps({"auths": {shop.host: {"auth": login}}}))
+        yard.more = {"registry": shop.host, "config": str(config)}
+        spec = yard.spec(dockerfile(yard, "in private"))
+        first = yard.start(spec).end()
+        assert first.said("pushing") == [f"Pushing {first.image}"]
+        yard.engine.docker("rmi", "--force", first.image)
+        assert yard.start(spec).end().said("building") == []
+
+        # Nobody else's Dockerfile is built with that login.
+        yard.engine.docker("rmi", "--force", first.image)
+        stolen = yard.build({"Dockerfile": f"FROM {first.image}\n"}, name="e/e")
+        assert "The image could not be built: " in stolen.failure
 
 
 def test_a_registry_that_is_out_of_reach_is_a_line_and_no_failure(yard):
