@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,10 @@ class Clock:
         return self.now
 
 
-@pytest.fixture
-def known(tmp_path: Path) -> Known:
-    root = tmp_path / "served"
+@pytest.fixture(scope="session")
+def pattern(tmp_path_factory: pytest.TempPathFactory) -> Known:
+    """Made once, by some forty runs of git, and copied for each test."""
+    root = tmp_path_factory.mktemp("pattern")
     first = make_repo(root, "o/r", {"README.md": "one", "requirements.txt": "numpy\n"})
     repo = root / "o/r"
     unnamed = add_commit(repo, {"README.md": "between"}, message="between")
@@ -61,6 +63,12 @@ def known(tmp_path: Path) -> Known:
         pull=both,
         unnamed=unnamed,
     )
+
+
+@pytest.fixture
+def known(pattern: Known, tmp_path: Path) -> Known:
+    shutil.copytree(pattern.root, tmp_path / "served")
+    return replace(pattern, root=tmp_path / "served")
 
 
 @pytest.fixture
