@@ -165,4 +165,6 @@ def test_a_resource_file_that_cannot_be_read_is_said_before_anything_runs(bench:
 def test_what_no_offer_has_is_said_with_its_size(bench: Bench) -> None:
     bench.cloud.menu = []
     launch = bench.until_stopped(bench.request(memory_mb=64_000, cpu=16))
-    assert launch.message == "Nothing there has 16 processors, 64000 MB of memory. Ask for less, or choose another place."
+    assert (
+        launch.message == "Nothing there has 16 processors, 64000 MB of memory. Ask for less, or choose another place."
+    )
