@@ -78,6 +78,8 @@ class Dataverse(base.RepoProvider):
             rows = at["files"]
             files = [file(row, origin) for row in rows if not row.get("restricted")]
             name = f"{data['authority']}/{data['identifier']}"
+            if not doi.good(name):
+                raise ValueError(name)
             version = label(at)
             return base.Resolved(
                 spec=spec,

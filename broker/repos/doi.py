@@ -17,17 +17,22 @@ LONGEST = 300  # the longest registered ones have some 200 characters
 def plain(text: str, example: str) -> str:
     """The DOI in `10.…/…`, `doi:10.…/…`, or an address of doi.org, decoded. Raises BadSpec, which shows this example."""
     plain = re.sub(r"^(https?:/{1,2}(dx\.|www\.)?doi\.org/|doi:)", "", text.strip(), flags=re.IGNORECASE).rstrip("/")
-    if not DOI.fullmatch(plain) or len(plain) > LONGEST or {".", ".."} & set(plain.split("/")):
+    if not good(plain):
         raise errors.BadSpec(
             f"“{text[:80]}” is not a DOI. Write it as the page of the data set does, such as {example}."
         )
     return plain
 
 
+def good(text: str) -> bool:
+    """Whether this is a DOI, and nothing that a path could be led astray by."""
+    return bool(DOI.fullmatch(text)) and len(text) <= LONGEST and not {".", ".."} & set(text.split("/"))
+
+
 def in_address(url: urls.Url) -> str | None:
     """The DOI of an address of doi.org; None for any other address, and for one without a DOI."""
     plain = "/".join(url.segments)
-    return plain if url.host in HOSTS and DOI.fullmatch(plain) else None
+    return plain if url.host in HOSTS and good(plain) else None
 
 
 def target(doi: str, asking: Asking) -> urls.Url:

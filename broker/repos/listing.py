@@ -61,8 +61,18 @@ def sense(title: str) -> Iterator[None]:
 
 
 def entry(url: str, path: str, size: Any = None, **sums: Any) -> dict[str, Any]:
-    """One file: where it is got, where it goes, what it must be. Sums of other forms than `md5` or `sha256` are left out."""
-    row: dict[str, Any] = {"url": url, "path": path.strip("/"), "size": size if isinstance(size, int) else None}
+    """One file: where it is got, where it goes, what it must be. Sums of other forms than `md5` or `sha256` are left out.
+
+    For use inside `sense`: raises ValueError or TypeError for what is no address or no name.
+    """
+    if not isinstance(url, str) or not isinstance(path, str):
+        raise TypeError(url, path)
+    urlsplit(url).port  # noqa: B018 -- it is looked at here so that nobody has to doubt it later
+    row: dict[str, Any] = {
+        "url": url,
+        "path": path.strip("/"),
+        "size": size if isinstance(size, int) and size >= 0 else None,
+    }
     for kind, value in sums.items():
         if isinstance(value, str) and re.fullmatch(rf"[0-9a-fA-F]{{{DIGITS[kind]}}}", value):
             row[kind] = value.lower()
