@@ -40,7 +40,7 @@ def small(words: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def anybinder(tmp_path, monkeypatch):
+def anybinder(yard, tmp_path, monkeypatch):
     """`anybinder images …` of a broker with this engine: what it says, both kinds of output together."""
     configuration = {"engine": "docker", "engine_url": yard.engine.url, "cache": str(yard.folder / "cache")}
     backend = {"name": "containers", "provider": "local", "configuration": configuration}
