@@ -69,7 +69,7 @@ def request(service: Service, person: people.Person, wish: wishes.Wish) -> tuple
     """
     if known := _known(service, person, wish):
         return known, False
-    found = service.repos.resolve(repos.RepoSpec.parse(wish.repo, ref=wish.ref or None))
+    found = service.repos.resolve(service.repos.parse(wish.repo, wish.ref or None))
     backend = placement.choose(service, person, wish.backend)
     policy.check(service, found, backend)
     wishes.require_consent(service, person, wish, found, backend)
