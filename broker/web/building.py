@@ -155,7 +155,8 @@ def _ready(service: Service, asked: Asked, launch_id: str) -> dict[str, Any]:
         return {"phase": "ready", "message": "Done! The image is built.\n", "imageName": launch.image}
     if launch.state is not State.READY or launch.stop_wanted:
         return failed(ENDED)
-    url = urljoin(sessions.url(service, launch), "/") if asked.browser else sessions.script_url(service, launch)
+    own = asked.browser or service.settings.public_url
+    url = urljoin(sessions.url(service, launch), "/") if own else sessions.script_url(service, launch)
     return {
         "phase": "ready",
         "message": f"server running at {url}\n",
