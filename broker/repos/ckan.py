@@ -20,11 +20,12 @@ NAME = re.compile(r"[\w.~-]{1,200}")
 LASTING = "CKAN promises nothing about files: when the owner of this data set replaces them, the same link opens the new ones."
 
 
-class CKAN(base.RepoProvider):
+class CKAN(listing.DataHost):
     """Data sets by address: `https://host/dataset/<name>`, and `/history/<activity>` behind it for an earlier state."""
 
     prefix = "ckan"
-    title = "CKAN"
+    title = "CKAN dataset"
+    host = "CKAN"
     repo_label = "CKAN dataset URL"
     repo_example = "https://demo.ckan.org/dataset/my-sample-dataset-001"
     url_encode = True
@@ -73,7 +74,7 @@ class CKAN(base.RepoProvider):
         question = {"id": unquote(activity), "object_type": "package"} if activity else {"id": unquote(name)}
         action = "activity_data_show" if activity else "package_show"
         told = self.ask(f"{site}/api/3/action/{action}?{urlencode(question)}", what, asking)
-        with listing.sense(self.title):
+        with listing.sense(self.host):
             if not told["success"]:
                 raise errors.NotFound(f"{http.host_of(site)} has no {what}. Check the address, and that it is public.")
             package = told["result"]
@@ -92,7 +93,7 @@ class CKAN(base.RepoProvider):
             slug=naming.slug(f"ckan-{unquote(name)}"),
             spec_string=self.spec(spec),
             note=left_out(len(rows) - len(files)),
-            content=listing.content(listing.unique(files), self.title, asking, version=f"{site} {version} {stamp}"),
+            content=listing.content(listing.unique(files), self.host, asking, version=f"{site} {version} {stamp}"),
             lasting=LASTING,
         )
 

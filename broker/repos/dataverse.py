@@ -25,11 +25,12 @@ LASTING = (
 )
 
 
-class Dataverse(base.RepoProvider):
+class Dataverse(listing.DataHost):
     """Data sets by DOI. Every DOI that no other provider knows is tried here: any host may run a Dataverse."""
 
     prefix = "dataverse"
-    title = "Dataverse"
+    title = "Dataverse DOI"
+    host = "Dataverse"
     repo_label = "Dataverse DOI"
     repo_example = f"example: {EXAMPLE}"
     has_ref = False
@@ -70,7 +71,7 @@ class Dataverse(base.RepoProvider):
             )
         origin = self.origin(spec, asking)
         data = self.dataset(spec, origin, asking)
-        with listing.sense(self.title):
+        with listing.sense(self.host):
             at = data["latestVersion"]
             if spec.ref != "HEAD" and spec.ref != label(at):
                 at = self.version(spec, data, origin, asking)
@@ -93,7 +94,7 @@ class Dataverse(base.RepoProvider):
                 via="Dataverse API",
                 note=left_out(len(rows) - len(files)),
                 content=listing.content(
-                    listing.unique(files), self.title, asking, version=f"{origin} {data['id']} {version}"
+                    listing.unique(files), self.host, asking, version=f"{origin} {data['id']} {version}"
                 ),
                 lasting=LASTING.format(version=version),
             )
@@ -116,7 +117,7 @@ class Dataverse(base.RepoProvider):
             asked = f"{origin}/api/files/:persistentId/?persistentId=doi:{quote(spec.repo, safe='/')}&returnDatasetVersion=true"
             try:
                 answer = self.ask(asked, spec, asking)
-                with listing.sense(self.title):
+                with listing.sense(self.host):
                     owner = str(answer["datasetVersion"]["datasetPersistentId"])
             except errors.RepoError:
                 raise missing from None
@@ -132,10 +133,10 @@ class Dataverse(base.RepoProvider):
         what = f"data set {spec.repo}" + (f" in version {spec.ref}" if spec.ref != "HEAD" else "")
         if own and http.origin_of(own) == http.origin_of(url):
             answer = asking.http.ask_api(url, accept="application/json", token=asking.token(self))
-            told = listing.json_of(answer, self.title, what)
+            told = listing.json_of(answer, self.host, what)
         else:
             told = listing.ask_anywhere(url, f"{http.host_of(url)}, where this DOI leads,", what, asking)
-        with listing.sense(self.title):
+        with listing.sense(self.host):
             if told["status"] != "OK":
                 raise errors.NotFound(f"{http.host_of(url)} has no {what}. Check the DOI, and that it is published.")
             return told["data"]

@@ -39,11 +39,12 @@ ACCEPT = (
 PARAMETER = re.compile(r'([a-z_]+)="([^"]*)"', re.IGNORECASE)
 
 
-class Docker(base.RepoProvider):
+class Docker(listing.DataHost):
     """Images of any registry."""
 
     prefix = "docker"
     title = "Container image"
+    host = "Registry"
     url = "https://registry-1.docker.io"
     repo_label = "Container image"
     repo_example = "example: quay.io/jupyter/scipy-notebook:latest"

@@ -17,11 +17,12 @@ PAGE = 500
 INLINE = 10  # an article's own list ends there, by figshare's documentation
 
 
-class Figshare(base.RepoProvider):
+class Figshare(listing.DataHost):
     """Articles by DOI or by address; without a version, the newest."""
 
     prefix = "figshare"
-    title = "figshare"
+    title = "FigShare DOI"
+    host = "figshare"
     api = "https://api.figshare.com/v2"
     url = "https://figshare.com"
     repo_label = "FigShare DOI"
@@ -69,7 +70,7 @@ class Figshare(base.RepoProvider):
         what = f"article {spec.repo}"
         path = f"articles/{article}/versions/{version}"
         record = listing.ask(self, path, what, asking)
-        with listing.sense(self.title):
+        with listing.sense(self.host):
             refuse_closed(record, spec)
             rows = record["files"]
             if len(rows) >= INLINE:
@@ -85,13 +86,13 @@ class Figshare(base.RepoProvider):
             slug=naming.slug(f"figshare-{number}"),
             spec_string=base.quoted(f"{found['stem']}{number}"),
             content=listing.content(
-                listing.unique(files), self.title, asking, unpack=listing.single_archive(files), version=number
+                listing.unique(files), self.host, asking, unpack=listing.single_archive(files), version=number
             ),
         )
 
     def newest(self, article: str, spec: base.RepoSpec, asking: Asking) -> int:
         rows = listing.ask(self, f"articles/{article}/versions", f"article {spec.repo}", asking)
-        with listing.sense(self.title):
+        with listing.sense(self.host):
             return max(int(row["version"]) for row in rows)
 
     def all_files(self, path: str, what: str, asking: Asking) -> list[Any]:

@@ -21,11 +21,12 @@ LASTING = (
 )
 
 
-class HydroShare(base.RepoProvider):
+class HydroShare(listing.DataHost):
     """Resources by their 32 digits, alone or in an address."""
 
     prefix = "hydroshare"
-    title = "HydroShare"
+    title = "Hydroshare resource"
+    host = "HydroShare"
     api = "https://www.hydroshare.org/hsapi"
     url = "https://www.hydroshare.org"
     repo_label = "Hydroshare resource id"
@@ -55,11 +56,11 @@ class HydroShare(base.RepoProvider):
     def resolve(self, spec: base.RepoSpec, asking: Asking) -> base.Resolved:
         what = f"resource {spec.repo}"
         told = listing.ask(self, f"resource/{spec.repo}/scimeta/elements/", what, asking)
-        with listing.sense(self.title):
+        with listing.sense(self.host):
             changed = modified(told)
         version = f"{spec.repo}.v{changed}"
         rows = self.rows(spec, what, asking)
-        with listing.sense(self.title):
+        with listing.sense(self.host):
             files = [file(row, spec, asking.url(self)) for row in rows]
             stamps = ",".join(str(row.get("modified_time") or row.get("checksum")) for row in rows)
         page = f"{asking.url(self)}/resource/{spec.repo}"
@@ -70,7 +71,7 @@ class HydroShare(base.RepoProvider):
             repo_url=page,
             slug=naming.slug(f"hydroshare-{spec.repo[:12]}"),
             spec_string=spec.repo,
-            content=listing.content(files, self.title, asking, version=f"{version} {stamps}"),
+            content=listing.content(files, self.host, asking, version=f"{version} {stamps}"),
             lasting=LASTING,
         )
 
@@ -78,7 +79,7 @@ class HydroShare(base.RepoProvider):
         rows: list[Any] = []
         for page in range(1, listing.PAGES):
             answer = listing.ask(self, f"resource/{spec.repo}/files/?page={page}", what, asking)
-            with listing.sense(self.title):
+            with listing.sense(self.host):
                 rows += answer["results"]
                 if not answer.get("next"):
                     break

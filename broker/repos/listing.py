@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar, cast
 from urllib.parse import urlsplit
 
 from broker.repos import base, errors, http
@@ -22,11 +22,18 @@ PAGES = 50
 DIGITS = {"md5": 32, "sha256": 64}
 
 
-def ask(provider: base.RepoProvider, path: str, what: str, asking: Asking) -> Any:
+class DataHost(base.RepoProvider):
+    """A provider of what is no git repository."""
+
+    host: ClassVar[str]
+    """What it is called in a sentence; `title` is BinderHub's word for what is written to name something there."""
+
+
+def ask(provider: DataHost, path: str, what: str, asking: Asking) -> Any:
     """The JSON that the operator's host answers to this question. Raises RepoError; `what` is the thing in its sentences."""
     address = f"{asking.api(provider)}/{path.lstrip('/')}"
     return json_of(
-        asking.http.ask_api(address, accept="application/json", token=asking.token(provider)), provider.title, what
+        asking.http.ask_api(address, accept="application/json", token=asking.token(provider)), provider.host, what
     )
 
 
@@ -169,7 +176,7 @@ def published(
         ref=spec.ref,
         path=spec.path,
         spec_string=f"{spec.provider}/{spec_string}",
-        via=f"{base.providers[spec.provider].title} API",
+        via=f"{cast(DataHost, base.providers[spec.provider]).host} API",
         content=content,
         **more,
     )

@@ -35,11 +35,12 @@ LASTING = (
 )
 
 
-class OSF(base.RepoProvider):
+class OSF(listing.DataHost):
     """By the five letters and digits behind `osf.io/`."""
 
     prefix = "osf"
-    title = "OSF"
+    title = "OSF project"
+    host = "OSF"
     api = "https://api.osf.io/v2"
     url = "https://osf.io"
     repo_label = "OSF project id or URL"
@@ -75,7 +76,7 @@ class OSF(base.RepoProvider):
     def resolve(self, spec: base.RepoSpec, asking: Asking) -> base.Resolved:
         what = f"project {spec.repo}"
         answer = listing.ask(self, f"guids/{spec.repo}/", what, asking)
-        with listing.sense(self.title):
+        with listing.sense(self.host):
             kind, guid = answer["data"]["type"], answer["data"]["id"]
             if kind not in KINDS or not GUID.fullmatch(guid):
                 raise errors.BadSpec(
@@ -86,7 +87,7 @@ class OSF(base.RepoProvider):
                     f"The registration {spec.repo} was withdrawn. Use another, or the project itself."
                 )
         files = self.files(f"{kind}/{guid}/files/osfstorage", what, asking)
-        content = listing.content(listing.unique(files), self.title, asking, version=guid)
+        content = listing.content(listing.unique(files), self.host, asking, version=guid)
         version = f"{guid}.v{content['key'][:12]}"
         page = f"{asking.url(self)}/{guid}"
         return listing.published(
@@ -112,7 +113,7 @@ class OSF(base.RepoProvider):
                         f"The {what} has too many folders to be listed. Put its files into one archive."
                     )
                 answer = listing.ask(self, f"{folder}?page[size]=100&page={page}", what, asking)
-                with listing.sense(self.title):
+                with listing.sense(self.host):
                     for row in answer["data"]:
                         if row["attributes"]["kind"] == "folder":
                             folders.append(f"{root}{folder_path(row)}")

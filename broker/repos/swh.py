@@ -32,11 +32,12 @@ class Way:
     revision: str = ""
 
 
-class SoftwareHeritage(base.RepoProvider):
+class SoftwareHeritage(listing.DataHost):
     """Directories, revisions, releases and snapshots by id; `origin/<address>` is the last visit to that repository."""
 
     prefix = "swh"
-    title = "Software Heritage"
+    title = "Software Heritage id"
+    host = "Software Heritage"
     api = "https://archive.softwareheritage.org/api/1"
     url = "https://archive.softwareheritage.org"
     repo_label = "Software Heritage id (SWHID)"
@@ -109,7 +110,7 @@ class SoftwareHeritage(base.RepoProvider):
         if spec.repo.startswith("origin/"):
             address = spec.repo.removeprefix("origin/")
             visit = self.ask(f"origin/{address}/visit/latest/?require_snapshot=true", f"visit to {address}", asking)
-            with listing.sense(self.title):
+            with listing.sense(self.host):
                 way = self.walk("snapshot", identifier(visit["snapshot"]), asking)
         else:
             _, _, kind, number = spec.repo.split(":")
@@ -125,7 +126,7 @@ class SoftwareHeritage(base.RepoProvider):
             web_url=f"{asking.url(self)}/{lasting}/",
             slug=naming.slug(name_of(spec.repo, way)),
             spec_string=lasting,
-            content=listing.content(files, self.title, asking, unpack=True, version=directory),
+            content=listing.content(files, self.host, asking, unpack=True, version=directory),
         )
         return replace(found, spec=spec)
 
@@ -142,7 +143,7 @@ class SoftwareHeritage(base.RepoProvider):
                 self.ask(f"directory/{number}/", what, asking)
                 return Way(directory=number, revision=revision)
             told = self.ask(f"{kind}/{number}/", what, asking)
-            with listing.sense(self.title):
+            with listing.sense(self.host):
                 if kind == "revision":
                     return Way(directory=identifier(told["directory"]), revision=number)
                 if kind == "release":
@@ -172,7 +173,7 @@ class SoftwareHeritage(base.RepoProvider):
             answer = asking.http.ask_api(
                 f"{asking.api(self)}/{path}", accept="application/json", token=asking.token(self)
             )
-            return None if answer.status == 200 else listing.json_of(answer, self.title, what)
+            return None if answer.status == 200 else listing.json_of(answer, self.host, what)
         return listing.ask(self, path, what, asking)
 
 

@@ -19,11 +19,12 @@ HOSTS = ("zenodo.org", "www.zenodo.org")
 EXAMPLE = "10.5281/zenodo.3242074"
 
 
-class Zenodo(base.RepoProvider):
+class Zenodo(listing.DataHost):
     """Records by DOI, by address, or by number."""
 
     prefix = "zenodo"
-    title = "Zenodo"
+    title = "Zenodo DOI"
+    host = "Zenodo"
     api = "https://zenodo.org/api"
     url = "https://zenodo.org"
     repo_label = "Zenodo DOI"
@@ -64,7 +65,7 @@ class Zenodo(base.RepoProvider):
     def resolve(self, spec: base.RepoSpec, asking: Asking) -> base.Resolved:
         number, api = self.place(spec.repo, asking)
         record = self.ask(f"{api}/records/{number}", spec, asking)
-        with listing.sense(self.title):
+        with listing.sense(self.host):
             number = str(record["id"])
             if not RECORD.fullmatch(number):
                 raise ValueError(number)
@@ -80,7 +81,7 @@ class Zenodo(base.RepoProvider):
             slug=naming.slug(f"zenodo-{number}"),
             spec_string=base.quoted(found.lower()),
             content=listing.content(
-                files, self.title, asking, unpack=listing.single_archive(files), version=f"{api} {number}"
+                files, self.host, asking, unpack=listing.single_archive(files), version=f"{api} {number}"
             ),
         )
 
@@ -110,7 +111,7 @@ class Zenodo(base.RepoProvider):
 
     def files(self, record: Any, own: str, spec: base.RepoSpec, asking: Asking) -> list[dict[str, Any]]:
         """Zenodo tells them with the record; InvenioRDM elsewhere, and for very many, beside it."""
-        with listing.sense(self.title):
+        with listing.sense(self.host):
             rows = record.get("files")
             refuse_closed(record, spec)
             if not isinstance(rows, list):
