@@ -102,14 +102,17 @@ def run(work: Path, spec: dict[str, Any], image: dict[str, Any]) -> None:
 
 def check_command(work: Path, kind: str, env: dict[str, str]) -> None:
     """Raises Failed where the engine's command cannot build as repo2docker has it build."""
+    words = [kind, "buildx", "version"] if kind == "docker" else [kind, "--remote", "version"]
     try:
-        status, _last = programs.run([kind, "buildx", "version"], env=env, cwd=work, show=None)
+        status, last = programs.run(words, env=env, cwd=work, show=None)
     except OSError:
         raise Failed(
             f"Images are built with the command {kind}, which this backend's computer does not have."
         ) from None
+    if status and kind == "docker":
+        raise Failed("Images are built with “docker buildx”. Whoever runs this backend should install that plugin.")
     if status:
-        raise Failed(f"Images are built with “{kind} buildx”. Whoever runs this backend should install that plugin.")
+        raise Failed(f"The command {kind} does not reach its engine: {programs.last_words(last)}")
 
 
 def environment(work: Path, engine: dict[str, Any]) -> dict[str, str]:

@@ -13,7 +13,10 @@ import os
 import shlex
 import subprocess
 import sys
+import tarfile
+import tempfile
 import tomllib
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +26,7 @@ from repo2docker.buildpacks import BaseImage, PipfileBuildPack, PythonBuildPack
 from repo2docker.contentproviders import Local
 from repo2docker.docker import DockerEngine
 from repo2docker.engine import BuildError, ContainerEngineException
-from repo2docker.utils import is_local_pip_requirement
+from repo2docker.utils import execute_cmd, is_local_pip_requirement
 
 from broker.environments import installing, transcript, wishes
 from broker.environments.programs import Failed
@@ -198,10 +201,46 @@ OURS = {PythonBuildPack: UvBuildPack, PipfileBuildPack: UvPipfileBuildPack}
 """What takes the place of which of repo2docker's."""
 
 
-class Engine(DockerEngine):
-    """repo2docker's engine with the command that the backend names, whatever the address looks like."""
+class Docker(DockerEngine):
+    """repo2docker's own, whatever the address looks like. Labels are given to the engine, not written into the recipe: there
+    they would be text between quotes, and every step after them would be done again."""
 
     container_cli = "docker"
+
+    def __init__(self, parent: Builder) -> None:
+        super().__init__(parent=parent)
+        told = parent.order
+        self.extra_buildx_build_args = [
+            word for label in told["labels"].items() for word in ("--label", "=".join(label))
+        ]
+        # A Dockerfile may mount a cache by a name that another repository's uses too.
+        self.extra_buildx_build_args += ["--build-arg", f"BUILDKIT_CACHE_MOUNT_NS={told['key']}"]
+
+    def inspect_image(self, _image: str) -> None:
+        """Whether there is such an image has been looked up before."""
+
+
+class Podman(Docker):
+    """Of Podman's many versions only the newer know the words by which repo2docker has Docker build; all know these."""
+
+    container_cli = "podman"
+
+    def build(
+        self, *, tag: str, dockerfile: str = "", path: str = "", fileobj: Any = None, **more: Any
+    ) -> Iterator[str]:
+        """Yields what it says, line by line. Raises CalledProcessError."""
+        labels = {**self.parent.order["labels"], **(more.get("labels") or {})}
+        words = ["podman", "--remote", "build", "--format", "docker", "--tag", tag]
+        words += [
+            word for name, value in (more.get("buildargs") or {}).items() for word in ("--build-arg", f"{name}={value}")
+        ]
+        words += [word for name, value in labels.items() for word in ("--label", f"{name}={value}")]
+        words += ["--file", dockerfile] if dockerfile else []
+        with tempfile.TemporaryDirectory() as folder:
+            if fileobj:
+                with tarfile.open(fileobj=fileobj) as context:
+                    context.extractall(folder)  # noqa: S202 -- we have just packed it
+            yield from execute_cmd([*words, folder if fileobj else path], True)
 
 
 class Builder(Repo2Docker):
@@ -222,16 +261,9 @@ class Builder(Repo2Docker):
             self.buildpacks = [ours.get(pack, pack) for pack in self.buildpacks]
             self.default_buildpack = ours[PythonBuildPack]
 
-    def get_engine(self) -> Engine:
-        """Labels are given to the engine, not written into the recipe: there they would be text between quotes, and
-        every step after them would be done again."""
-        engine = Engine(parent=self)
-        engine.container_cli = self.order["kind"]
-        labels = [f"{name}={value}" for name, value in self.order["labels"].items()]
-        engine.extra_buildx_build_args = [word for label in labels for word in ("--label", label)]
-        # A Dockerfile may mount a cache by a name that another repository's uses too.
-        engine.extra_buildx_build_args += ["--build-arg", f"BUILDKIT_CACHE_MOUNT_NS={self.order['key']}"]
-        return engine
+    def get_engine(self) -> Docker:
+        """The one that the backend names."""
+        return {"docker": Docker, "podman": Podman}[self.order["kind"]](parent=self)
 
 
 def main(path: Path) -> int:

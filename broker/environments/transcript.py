@@ -17,6 +17,7 @@ HEADER = re.compile(r"\[ *(?:[\w.-]+ +)?(\d+)/(\d+)\] (.*)")
 PODMAN_HEADER = re.compile(r"STEP (\d+)/(\d+): (.*)")
 STATUS = re.compile(r"exit (?:code|status):? (\d+)")
 REPO2DOCKER = re.compile(r"Picked \w+ content provider|Using (\w+ builder|local repo)|Python version unspecified")
+PODMAN_NOISE = re.compile(r"--> |COMMIT |Successfully tagged |[0-9a-f]{64}$")
 PROGRESS = re.compile(r"\(Reading database \.\.\. ?\d*%?$")  # apt's, twenty lines a time
 
 
@@ -82,7 +83,7 @@ class Transcript:
         elif line.lower().startswith("error: "):
             self._reason = self._reason or line[7:]
             self._failed = self._failed or (self._current if self._current.command else None)
-        elif self._failed is None and not self._reason and line.strip() and not REPO2DOCKER.match(line):
+        elif self._failed is None and not self._reason and not (REPO2DOCKER.match(line) or PODMAN_NOISE.match(line)):
             self._say(self._current, line)
 
     def sentence(self) -> str:

@@ -249,9 +249,9 @@ def test_no_package_cache_is_shared_between_repositories(tmp_path, monkeypatch):
     text = recipe(tmp_path, monkeypatch, {"requirements.txt": "six"})
     assert "--mount" not in text
     assert all("--no-cache" in line for line in text.splitlines() if "uv pip install" in line)
-    engine = buildpack.Builder(order(kind="podman", labels={"a": 'b"c'})).get_engine()
+    engine = buildpack.Builder(order(labels={"a": 'b"c'})).get_engine()
     assert engine.extra_buildx_build_args == ["--label", 'a=b"c', "--build-arg", "BUILDKIT_CACHE_MOUNT_NS=k"]
-    assert engine.container_cli == "podman"
+    assert buildpack.Builder(order(kind="podman")).get_engine().container_cli == "podman"
 
 
 def test_what_a_repository_says_of_its_python_is_no_shell(tmp_path, monkeypatch):
