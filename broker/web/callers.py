@@ -78,7 +78,7 @@ def urlsplit_safely(text: str) -> str:
 
 def is_browser(request: Request) -> bool:
     """Whether a page asks, as opposed to a script: only browsers send these, and pages cannot make them up."""
-    return "origin" in request.headers or any(name.startswith("sec-fetch-") for name in request.headers)
+    return "origin" in request.headers or "sec-fetch-site" in request.headers  # node sends `sec-fetch-mode`
 
 
 def base_url(request: Request, public_url: str) -> str:

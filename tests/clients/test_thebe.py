@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.clients.conftest import Hub
 
-READY_MS = 180_000  # a cold environment, on a slow index
+READY_MS = 60_000  # a cold environment, on a slow index
 PAGE = """<!doctype html>
 <meta charset="utf-8"><title>a static page</title>
 <script type="text/x-thebe-config">{config}</script>
