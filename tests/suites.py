@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import servers
-from tests.servers import docker
+from tests.servers import docker, registry
 
 CLONE = Path(__file__).resolve().parent.parent
 PYTEST = (sys.executable, "-m", "pytest", "--durations=5")
@@ -78,8 +78,8 @@ def bench(options: Sequence[str]) -> list[Command]:
 
 
 SUITES = (
-    Suite(name="unit", about="linters, types, arrows, and every part by itself", minutes=10, commands=unit,
-          needs=(servers.GIT, servers.POSTGRES, servers.REDIS)),
+    Suite(name="unit", about="linters, types, arrows, and every part by itself", minutes=15, commands=unit,
+          needs=(servers.GIT, servers.POSTGRES, servers.REDIS, registry.NEED)),
     Suite(name="journeys", about="whole flows, embedded and on PostgreSQL, Redis and Celery", minutes=15,
           commands=tests_in("journeys"), needs=(servers.GIT, servers.POSTGRES, servers.REDIS)),
     Suite(name="browser", about="a person in a real Chromium", minutes=12, commands=tests_in("browser"),
@@ -87,7 +87,9 @@ SUITES = (
     Suite(name="crashes", about="SIGKILL of everything, everywhere (--schedules N --seed S)", minutes=60,
           commands=tests_in("crashes"), needs=(servers.GIT, servers.POSTGRES)),
     Suite(name="docker", about="sessions in containers, on a real engine", minutes=20,
-          commands=tests_in("docker"), needs=(servers.GIT, docker.NEED)),
+          commands=tests_in("docker"), needs=(servers.GIT, docker.NEED, registry.NEED)),
+    Suite(name="clients", about="BinderHub's own client and Thebe, as published, against a real broker", minutes=10,
+          commands=tests_in("clients"), needs=(servers.GIT, servers.CHROMIUM, servers.NPM)),
     Suite(name="bench", about="beside configurable-http-proxy and beside no proxy", minutes=15, commands=bench,
           needs=(servers.NPM,)),
 )  # fmt: skip
