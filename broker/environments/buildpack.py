@@ -167,16 +167,26 @@ class UvPipfileBuildPack(UvBuildPack):
         return self._wish
 
     def _required_python(self) -> tuple[str, str] | None:
-        for name, read in (("Pipfile.lock", self._locked), ("Pipfile", tomllib.loads)):
-            path = Path(self.binder_path(name))
-            told = read(wishes.text_of(path)).get("requires", {}) if path.exists() else {}
-            if version := told.get("python_full_version") or told.get("python_version"):
-                return str(version), str(path)
+        for path, told in self._files():
+            requires = told.get("requires", {})
+            if version := requires.get("python_full_version") or requires.get("python_version"):
+                return str(version), path
         return None
 
-    @staticmethod
-    def _locked(text: str) -> dict[str, Any]:
-        return dict(json.loads(text).get("_meta", {}))
+    def _files(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What the lock says of itself, then the Pipfile."""
+        for name, read in (
+            ("Pipfile.lock", lambda text: json.loads(text).get("_meta", {})),
+            ("Pipfile", tomllib.loads),
+        ):
+            path = Path(self.binder_path(name))
+            if path.exists():
+                yield str(path), read(wishes.text_of(path))
+
+    def _has_own_indexes(self) -> bool:
+        """Other than the one that is the default in any case; where a mirror takes its place, that shall be asked."""
+        told = [told.get("sources") or told.get("source") or [] for _, told in self._files()]
+        return any(source.get("name") != "pypi" for sources in told for source in sources)
 
     @property
     def _stands_alone(self) -> bool:
@@ -185,8 +195,7 @@ class UvPipfileBuildPack(UvBuildPack):
     def _installations(self) -> list[tuple[str, str]]:
         file = "/tmp/requirements.txt"  # noqa: S108 -- in the image
         pipenv = "uv tool run --no-cache --quiet pipenv"
-        # PyPI is the default in any case, and where a mirror takes its place, that shall be asked.
-        say = f"{pipenv} requirements --dev | sed '/^-i https:..pypi.org.simple/d' > {file}"
+        say = f"{pipenv} requirements --dev {'' if self._has_own_indexes() else '--exclude-index'} > {file}"
         command = self._install(["-r", file, *installing.BASE])
         folder = shlex.quote(self.binder_dir or ".")
         return [

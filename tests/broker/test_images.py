@@ -245,6 +245,14 @@ def test_hashes_are_demanded_of_the_repositorys_own_requirements_only(tmp_path, 
     assert "jupyterlab" not in own
 
 
+def test_a_pipfiles_own_index_is_asked_and_the_default_one_left_to_this_computers_mirror(tmp_path, monkeypatch):
+    source = "[[source]]\nname = '{}'\nurl = 'https://index.example/simple'\n"
+    assert "--exclude-index" in recipe(tmp_path, monkeypatch, {"Pipfile": source.format("pypi")})
+    own = recipe(tmp_path, monkeypatch, {"Pipfile": source.format("ours") + "[requires]\npython_version = '3.9'\n"})
+    assert "--exclude-index" not in own
+    assert "Pipfile asks for Python 3.9" in own
+
+
 def test_no_package_cache_is_shared_between_repositories(tmp_path, monkeypatch):
     text = recipe(tmp_path, monkeypatch, {"requirements.txt": "six"})
     assert "--mount" not in text

@@ -199,7 +199,7 @@ def test_a_package_and_requirements_that_name_files_are_installed_from_the_whole
 
 
 def test_a_pipfile_is_installed_without_conda(yard):
-    text = "[[source]]\nurl = 'https://pypi.org/simple'\nverify_ssl = true\nname = 'pypi'\n[packages]\ntabulate = '==0.9.0'\n"
+    text = "[packages]\ntabulate = '==0.9.0'\n"
     lock = {
         "_meta": {
             "hash": {"sha256": "0" * 64},
