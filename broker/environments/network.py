@@ -17,6 +17,7 @@ session ends: they cost nothing; `remove` takes them away.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import ipaddress
 import os
 import shutil
@@ -30,14 +31,7 @@ from broker.environments.programs import Failed
 if TYPE_CHECKING:
     import docker
 
-BRIDGES = {
-    ("docker", "fenced"): "anybinder0",
-    ("docker", "open"): "anybinder1",
-    ("podman", "fenced"): "anybinder2",
-    ("podman", "open"): "anybinder3",
-}
-"""Of a computer that has both engines, each has its own."""
-FENCED = [bridge for (_, kind), bridge in BRIDGES.items() if kind == "fenced"]
+FENCED = "anybf+"  # all bridges that begin so: of a computer that has several engines, each has one of its own
 NETWORKS = {"fenced": "anybinder", "open": "anybinder-open"}
 BUILDS = ["docker0", "podman0"]  # the engines' default bridges: builds have no other
 REFUSED = (
@@ -91,9 +85,11 @@ def make_network(client: docker.APIClient, engine: dict[str, Any]) -> dict[str, 
 
     kind = engine["network"]
     if found := client.networks(names=[f"^{NETWORKS[kind]}$"]):
-        return dict(found[0])
+        if is_behind(found[0], engine):
+            return dict(found[0])
+        client.remove_network(NETWORKS[kind])  # somebody else's of that name; refused while it is used
     options = {
-        "com.docker.network.bridge.name": BRIDGES[engine.get("kind", "docker"), kind],
+        "com.docker.network.bridge.name": bridge_of(engine),
         "com.docker.network.bridge.enable_icc": "false",
     }
     try:
@@ -102,6 +98,22 @@ def make_network(client: docker.APIClient, engine: dict[str, Any]) -> dict[str, 
         if not client.networks(names=[f"^{NETWORKS[kind]}$"]):  # else another was faster
             raise
     return dict(client.networks(names=[f"^{NETWORKS[kind]}$"])[0])
+
+
+def is_behind(found: dict[str, Any], engine: dict[str, Any]) -> bool:
+    """Whether the rules hold for it. Podman does not say what a bridge is called, and takes the name it is given."""
+    name = (found.get("Options") or {}).get("com.docker.network.bridge.name")
+    return (
+        engine["network"] != "fenced"
+        or (name or "").startswith(FENCED[:-1])
+        or (not name and engine.get("kind") == "podman")
+    )
+
+
+def bridge_of(engine: dict[str, Any]) -> str:
+    """The name of its interface, at most 15 letters, whose beginning says whether the fence holds for it."""
+    head = FENCED.rstrip("+") if engine["network"] == "fenced" else "anybo"
+    return head + hashlib.sha256(engine["url"].encode()).hexdigest()[:8]
 
 
 def own_name_servers(engine: dict[str, Any], made: dict[str, Any]) -> list[str]:
@@ -134,16 +146,16 @@ def make_fence(allowed: list[str], names: list[str]) -> None:
     """All rules anew, and what leads to them first of all. Raises Failed where that is not permitted."""
     if why := why_not():
         raise Failed(CANNOT.format(why=why))
-    forward = [f"-i {each} -j ANYBINDER" for each in (*FENCED, *BUILDS)]
+    forward = [f"-i {each} -j ANYBINDER" for each in (FENCED, *BUILDS)]
     leads = {
         "FORWARD": forward,
         "DOCKER-USER": forward,  # Docker puts its own first when it starts again, but this before them
         "INPUT": [f"{rule}-HOST" for rule in forward],
-        "OUTPUT": [f"-o {each} -j ANYBINDER-OUT" for each in FENCED],
+        "OUTPUT": [f"-o {FENCED} -j ANYBINDER-OUT"],
     }
     put_in_place("iptables", chains(allowed, names), leads)
     if shutil.which("ip6tables", path=path()):  # our network has no IPv6
-        way_in, way_out = ([f"{way} {each} -j DROP" for each in FENCED] for way in ("-i", "-o"))
+        way_in, way_out = ([f"{way} {FENCED} -j DROP"] for way in ("-i", "-o"))
         put_in_place("ip6tables", [], {"FORWARD": way_in, "INPUT": way_in, "OUTPUT": way_out})
 
 
@@ -207,7 +219,7 @@ def remove_fence() -> None:
 def leads_to_ours(words: list[str], program: str) -> bool:
     """Whether we have put this rule there; the engine's own rules for the bridge go with the network."""
     if program == "ip6tables":
-        return words[4:] == ["-j", "DROP"] and words[3] in FENCED
+        return words[4:] == ["-j", "DROP"] and words[3] == FENCED
     return words[-1].startswith("ANYBINDER")
 
 

@@ -193,16 +193,16 @@ def rules() -> list[str]:
 def test_the_fence_comes_first_and_is_there_once(shared):
     from broker.environments import network
 
-    other = ["FORWARD", "-i", "anybinder0", "-m", "comment", "--comment", "another", "-j", "ACCEPT"]
+    other = ["FORWARD", "-i", "anybf+", "-m", "comment", "--comment", "another", "-j", "ACCEPT"]
     subprocess.run(["iptables", "-I", *other], check=True)
     try:
         network.make_fence([], network.name_servers())
         network.make_fence([], network.name_servers())
-        assert next(rule for rule in rules() if "anybinder0" in rule and "FORWARD" in rule).endswith("-j ANYBINDER")
+        assert next(rule for rule in rules() if "anybf+" in rule and "FORWARD" in rule).endswith("-j ANYBINDER")
         assert "curl: (7)" in ask(shared, "http://10.0.0.1/")
     finally:
         subprocess.run(["iptables", "-D", *other], check=True)
-    assert len([rule for rule in rules() if rule == "-A INPUT -i anybinder0 -j ANYBINDER-HOST"]) == 1
+    assert len([rule for rule in rules() if rule == "-A INPUT -i anybf+ -j ANYBINDER-HOST"]) == 1
 
 
 def test_the_fence_can_be_taken_away(shared):
@@ -212,6 +212,21 @@ def test_the_fence_can_be_taken_away(shared):
     assert "ANYBINDER" not in " ".join(rules())
     network.make_fence([], network.name_servers())
     assert "curl: (7)" in ask(shared, "http://10.0.0.1/")
+
+
+def test_a_network_that_the_fence_does_not_hold_for_is_replaced(engine, shared, monkeypatch):
+    from broker.environments import engines, network
+
+    monkeypatch.setitem(network.NETWORKS, "fenced", "anybinder-other")
+    engine.docker("network", "create", "anybinder-other")
+    told = {"kind": "docker", "url": engine.url, "network": "fenced"}
+    monkeypatch.setattr(network, "bridge_of", lambda _: "anybftest")  # its own name has a bridge already
+    with engines.client(told) as client:
+        network.ensure(client, told)
+    try:
+        assert '"com.docker.network.bridge.name": "anybftest"' in engine.docker("network", "inspect", "anybinder-other")
+    finally:
+        engine.docker("network", "rm", "anybinder-other")
 
 
 def test_several_at_once_make_one_network(engine):

@@ -150,6 +150,8 @@ def stop_when_last(users: int) -> None:
         return  # another run is at it
     place = Path((FOLDER / "url").read_text().removeprefix("unix://")).parent
     pid = int((FOLDER / "pid").read_text())
+    engine = Engine(url=(FOLDER / "url").read_text(), config=FOLDER / "config")
+    engine.docker("network", "rm", *network.NETWORKS.values(), check=False)
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)
         if "dockerd" in process.name():
