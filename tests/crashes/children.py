@@ -108,6 +108,7 @@ def _know_this_repository(told: dict[str, Any]) -> None:
     repos.Resolver.resolve = lambda self, spec: repos.Resolved(  # type: ignore[method-assign]
         spec=spec, spec_string=f"git/{url}/main", **fixed
     )
+    repos.Resolver.read = lambda self, found, paths: {}  # type: ignore[method-assign]
 
 
 def _note_early_ends(chosen: Any, note: Path) -> None:
