@@ -50,11 +50,12 @@ SCHEDULES = {
         Plan(
             seed="a late purchase, its worker dead, stopped meanwhile",
             shape="two processes",
-            wishes=STOPPED_SOON,
-            kills=(Kill(what="instant", part="worker", after=0.25, pause=0.2),),
-            faults=(Fault(call="provision", name="slow", settings={"seconds": 1.2}),),
-            settings={"lease_seconds": 0.3},
-            lists_within=2,
+            # The purchase must have begun by the kill and not be over by the stop, on a busy computer as well.
+            wishes=(Wish(at=0, name="a", stop_at=1.0),),
+            kills=(Kill(what="instant", part="worker", after=0.9, pause=0.2),),
+            faults=(Fault(call="provision", name="slow", settings={"seconds": 4}),),
+            settings={"lease_seconds": 1.5},
+            lists_within=5,
         ),
     ),
 }
