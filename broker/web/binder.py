@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import structlog
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
@@ -88,15 +88,19 @@ async def build(
     build_token: str | None = None,
     build_only: str = "",
     last_event_id: Annotated[str, Header()] = "",
+    last_event: Annotated[str, Query(alias="last_event_id")] = "",
 ) -> Response:
     """Build this repository at this commit, launch it, and say how it goes: BinderHub's events, one JSON object each.
 
-    Resumes by `Last-Event-ID`, ends after `ready` and `failed`, and says every 25 s that it is alive. Leaving ends nothing.
+    Resumes by `Last-Event-ID` (or `last_event_id`, for a page whose browser has given up), ends after `ready` and `failed`,
+    and says every 25 s that it is alive. Leaving ends nothing.
     """
     if not raw_spec(request.scope)[1]:
         raise HTTPException(404)
     builds: Builds = request.app.state.builds
-    wanted = _Wanted(build_token=build_token, build_only=build_only.lower() == "true", last_event_id=last_event_id)
+    wanted = _Wanted(
+        build_token=build_token, build_only=build_only.lower() == "true", last_event_id=last_event_id or last_event
+    )
     try:
         admitted = await run_in_threadpool(_admit, request, at, builds, wanted)
     except (Refused, tokens.BadToken) as refusal:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
@@ -204,6 +206,34 @@ def test_a_connection_that_fails_is_tried_again(world: World, visitor: Page) -> 
     text = visitor.locator("#log").inner_text()
     assert [text.count(f"counted {i}\n") for i in range(19)] == [1] * 19
     assert len(cuts) >= 3
+
+
+def test_a_stream_that_the_browser_gives_up_is_taken_up_where_it_was(world: World, visitor: Page) -> None:
+    """A proxy in between answers 502 once, which an EventSource takes for the end. The launch is one, its lines are told
+    once, and an old build token does not matter any more."""
+    asked: list[str] = []
+
+    def broken(route: Any) -> None:
+        asked.append(route.request.url)
+        if len(asked) == 1:  # the beginning of the true stream, and then nothing
+            first = httpx.stream(
+                "GET", route.request.url, headers={**route.request.headers, "accept": "text/event-stream"}
+            )
+            with first as answer:
+                body = "".join(itertools.islice(answer.iter_text(), 1))
+            route.fulfill(status=200, headers={"content-type": "text/event-stream"}, body=body)
+        elif len(asked) == 2:
+            route.fulfill(status=502, body="no")
+        else:
+            route.fallback()
+
+    visitor.route(re.compile(r".*/build/.*"), broken)
+    visitor.goto(link(world, "links/resumed", {**FAILING, "postBuild": "#!/bin/sh\necho resumed once; exit 1\n"}))
+    expect(visitor.get_by_role("heading", level=2)).to_have_text("It could not be started", timeout=60_000)
+    assert "last_event_id=" in asked[2]
+    log = visitor.locator("#log").inner_text()
+    assert log.count("Waiting for build to start") == 1
+    assert len([line for line in log.splitlines() if re.fullmatch(r" *[\d.]+ resumed once", line)]) == 1
 
 
 def test_without_javascript_a_button_does_it(world: World) -> None:
