@@ -57,6 +57,7 @@ class Client:
     def find(self, name_or_id: str) -> dict[str, Any]:
         """The launch of this id, or the newest of this name. Raises Refused with a sentence."""
         launches: list[dict[str, Any]] = self.call("GET", "/api/launches")
+        launches += self.call("GET", "/api/launches?everyone=true")
         for launch in launches:
             if name_or_id in (launch["id"], launch["name"]):
                 return launch

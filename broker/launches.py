@@ -164,19 +164,30 @@ def finish_build(service: Service, session: orm.Session, launch: Launch) -> None
     db.after_commit(session, lambda: service.queue.enqueue("advance", launch.id))
 
 
-def get(service: Service, person: people.Person, launch_id: str) -> Launch:
-    """This person's launch, or the one whose token they showed. Raises NotFound, also for somebody else's."""
+def get(service: Service, person: people.Person, launch_id: str, *, anyones: bool = False) -> Launch:
+    """This person's launch, or the one whose token they showed. Raises NotFound, also for somebody else's.
+
+    With `anyones`, to see or stop it: the one local person runs this broker, and gets what visitors launched as well.
+    """
     with service.db.reading() as session:
         launch = session.get(Launch, launch_id)
-    if launch is None or not (launch.id == person.launch if person.anonymous else launch.person == person.id):
+    if launch is None or not (people.owns(person, launch) or (anyones and person.local)):
         raise errors.NotFound
     return launch
 
 
-def listed(service: Service, person: people.Person, *, running: bool = False, limit: int = 100) -> list[Launch]:
-    """This person's launches, newest first; only those not yet stopped if `running`."""
+def listed(
+    service: Service, person: people.Person, *, running: bool = False, everyone: bool = False, limit: int = 100
+) -> list[Launch]:
+    """This person's launches, newest first; only those not yet stopped if `running`; all there are if `everyone`.
+
+    Raises NotAllowed where somebody else than the one local person asks for everyone's.
+    """
+    if everyone and not person.local:
+        raise errors.NotAllowed("Only whoever runs this broker may list everybody's launches.")
     mine = Launch.id == person.launch if person.anonymous else Launch.person == person.id
-    query = sa.select(Launch).where(mine).order_by(Launch.created_at.desc()).limit(limit)
+    query = sa.select(Launch).order_by(Launch.created_at.desc()).limit(limit)
+    query = query if everyone else query.where(mine)
     if running:
         query = query.where(Launch.state != State.STOPPED)
     with service.db.reading() as session:

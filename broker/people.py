@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from broker.models import Launch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,3 +34,8 @@ def anonymous(client: str = "") -> Person:  # noqa: ARG001
 def bearer(launch_id: str) -> Person:
     """Whoever showed the token of this launch."""
     return Person(id="anonymous", anonymous=True, launch=launch_id)
+
+
+def owns(person: Person, launch: Launch) -> bool:
+    """Whether it is theirs to enter: they asked for it, or showed its token."""
+    return launch.id == person.launch if person.anonymous else launch.person == person.id

@@ -149,16 +149,32 @@ def launch(
 
 
 @app.command("list")
-def list_(as_json: Json = False) -> None:
+def list_(
+    everyone: Annotated[bool, typer.Option(help="Those of visitors too, which links launched.")] = False,
+    as_json: Json = False,
+) -> None:
     """My launches, newest first."""
     with told():
-        found = broker().call("GET", "/api/launches")
+        found = broker().call("GET", f"/api/launches?everyone={str(everyone).lower()}")
     if as_json:
         return _lines([{key: value for key, value in one.items() if key != "token"} for one in found])
     rows = [
-        [one["id"], one["name"], one["state"], one["backend"], one["created_at"][:16], one["title"]] for one in found
+        [
+            one["id"],
+            one["name"],
+            *([one["person"]] if everyone else []),
+            one["state"],
+            one["backend"],
+            one["created_at"][:16],
+            one["title"],
+        ]
+        for one in found
     ]
-    return _table(["id", "name", "state", "where", "asked for", "repository"], rows, "Nothing has been launched yet.")
+    return _table(
+        ["id", "name", *(["who"] if everyone else []), "state", "where", "asked for", "repository"],
+        rows,
+        "Nothing has been launched yet.",
+    )
 
 
 @app.command()

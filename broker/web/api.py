@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, StreamingResponse
 
-from broker import events, launches, placement, reaper, wishes
+from broker import events, launches, people, placement, reaper, wishes
 from broker.models import Launch, Phase
 from broker.people import Person
 from broker.service import Service
@@ -24,27 +24,28 @@ def create(asking: deps.Asking, at: deps.At, wish: schemas.LaunchRequest, respon
     """Launch this. 201, or 200 where a launch of this name with the same parameters already runs."""
     launch, new = launches.request(at, asking, wishes.Wish(**wish.model_dump()))
     response.status_code = 201 if new else 200
-    return schemas.launch_json(at, launch)
+    return schemas.launch_json(at, asking, launch)
 
 
 @router.get("/launches")
-def index(asking: deps.Asking, at: deps.At, *, running: bool = False) -> list[dict[str, Any]]:
-    """My launches, newest first, at most 100."""
-    return [schemas.launch_json(at, launch) for launch in launches.listed(at, asking, running=running)]
+def index(asking: deps.Asking, at: deps.At, *, running: bool = False, everyone: bool = False) -> list[dict[str, Any]]:
+    """My launches, newest first, at most 100; for whoever runs this broker also everybody's, without the way in."""
+    found = launches.listed(at, asking, running=running, everyone=everyone)
+    return [schemas.launch_json(at, asking, launch) for launch in found]
 
 
 @router.get("/launches/{launch_id}")
 def show(asking: deps.Visiting, at: deps.At, launch_id: str) -> dict[str, Any]:
     """One launch of mine, or the one whose token is shown; with `url` and `token` while it is ready."""
-    return schemas.launch_json(at, launches.get(at, asking, launch_id))
+    return schemas.launch_json(at, asking, launches.get(at, asking, launch_id, anyones=True))
 
 
 @router.delete("/launches/{launch_id}", status_code=202)
 def stop(asking: deps.Visiting, at: deps.At, launch_id: str) -> dict[str, Any]:
     """Want it stopped. Its session closes at once; follow the events to `stopped`. May be repeated."""
-    launch = launches.get(at, asking, launch_id)
+    launch = launches.get(at, asking, launch_id, anyones=True)
     launches.stop(at, launch.id)
-    return schemas.launch_json(at, launches.get(at, asking, launch_id))
+    return schemas.launch_json(at, asking, launches.get(at, asking, launch_id, anyones=True))
 
 
 @router.get(
@@ -68,7 +69,7 @@ async def follow(
 
     Ends with `failed` or `ready`; with `follow=1` only once the launch is `stopped`. Leaving ends nothing.
     """
-    launch = await run_in_threadpool(launches.get, at, asking, launch_id)
+    launch = await run_in_threadpool(launches.get, at, asking, launch_id, anyones=True)
     start = int(last_event_id) if last_event_id.isdigit() else after
     if "application/json" in accept and "text/event-stream" not in accept:
         return JSONResponse(await run_in_threadpool(_all, at, launch.id, start))
@@ -157,5 +158,6 @@ async def _stream(at: Service, asking: Person, launch_id: str, after: int, *, to
 
 
 def _with_way_in(at: Service, asking: Person, line: dict[str, Any], launch_id: str) -> dict[str, Any]:
-    launch: Launch = launches.get(at, asking, launch_id)
-    return {**line, "launch": launch.id, **schemas.way_in(at, launch)}
+    launch: Launch = launches.get(at, asking, launch_id, anyones=True)
+    way_in = schemas.way_in(at, launch) if people.owns(asking, launch) else {}
+    return {**line, "launch": launch.id, **way_in}

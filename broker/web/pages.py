@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.templating import Jinja2Templates
 
-from broker import errors, launches, placement, repos, sessions
+from broker import errors, launches, placement, sessions
 from broker.models import State
 from broker.people import Person
 from broker.web import assets, deps, views, wording
@@ -164,7 +164,7 @@ def _field(error: Exception) -> str:
 
 
 def _ask_consent(request: Request, at: deps.At, filled: views.Filled) -> HTMLResponse:
-    found = at.repos.resolve(repos.RepoSpec.parse(filled.typed["repo"], ref=filled.typed["ref"] or None))
+    found = at.repos.resolve(at.repos.parse(filled.typed["repo"], filled.typed["ref"] or None))
     context = {"typed": filled.typed, "found": found, "edit": filled.link(), **views.described(found)}
     return page(request, "consent.html", context)
 

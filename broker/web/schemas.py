@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from broker import errors, resources, sessions
+from broker import errors, people, resources, sessions
 from broker.models import Launch, State
+from broker.people import Person
 from broker.service import Service
 
 
@@ -51,8 +52,8 @@ class Refusal(BaseModel):
     """One word for programs."""
 
 
-def launch_json(service: Service, launch: Launch) -> dict[str, Any]:
-    """A launch as its owner sees it, with the way in while there is one."""
+def launch_json(service: Service, person: Person, launch: Launch) -> dict[str, Any]:
+    """A launch as this person sees it: with the way in while there is one, where it is theirs."""
 
     def iso(name: str) -> str | None:
         value = getattr(launch, name)
@@ -61,6 +62,7 @@ def launch_json(service: Service, launch: Launch) -> dict[str, Any]:
     shown = {
         "id": launch.id,
         "name": launch.name,
+        "person": launch.person,
         "state": launch.state.value,
         "phase": launch.phase.value,
         "repo": launch.web_url,
@@ -81,7 +83,7 @@ def launch_json(service: Service, launch: Launch) -> dict[str, Any]:
         "message": launch.message,
         **{name: iso(name) for name in ("created_at", "ready_at", "stopped_at", "deadline_at", "last_activity_at")},
     }
-    return {**shown, **way_in(service, launch)}
+    return {**shown, **(way_in(service, launch) if people.owns(person, launch) else {})}
 
 
 def way_in(service: Service, launch: Launch) -> dict[str, str]:

@@ -88,7 +88,8 @@ def read(request: Request) -> Link:
         repo = unquote(spec)
     else:
         repo = asked.repo.partition("://")[2].removesuffix(".git") or asked.repo
-        typed |= {"repo": pasteable(asked), "ref": "" if asked.ref == "HEAD" else asked.ref}
+        if asked.located:  # else the host decides where the repository's address ends: it is left as it came
+            typed |= {"repo": pasteable(asked), "ref": "" if asked.ref == "HEAD" else asked.ref}
     if typed["path"] and not problems:
         try:
             opened = repos.RepoSpec.parse(f"https://localhost{path}?{urlencode(_openers(wanted))}")

@@ -125,7 +125,7 @@ def newest_lines(service: Service, found: Launch) -> list[dict[str, Any]]:
 def launch(service: Service, found: Launch, lines: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     """The launch as its owner sees it; with its steps where its lines are given."""
     shown = {
-        **schemas.launch_json(service, found),
+        **schemas.launch_json(service, Person(id=found.person), found),
         "situation": situation(found),
         "stop_wanted": found.stop_wanted,
         "where": _title(service, found.backend),

@@ -58,7 +58,7 @@ class Bench:
         raise AssertionError(f"still {launch.state} after {looks} looks: {self.said(launch)}")
 
     def launch(self, launch_id: str) -> Launch:
-        return launches.get(self.at, people.LOCAL, launch_id)
+        return launches.get(self.at, people.LOCAL, launch_id, anyones=True)
 
     def order(self, launch: Launch) -> Order:
         found = orders.current(self.at, launch)
@@ -78,7 +78,11 @@ class Bench:
 
     def ready(self, **wish: Any) -> Launch:
         """A launch whose session is running."""
-        launch = self.advance(self.request(**wish))
+        return self.run(self.request(**wish))
+
+    def run(self, launch: Launch) -> Launch:
+        """Take this one to a running session."""
+        launch = self.advance(launch)
         self.enrol(launch)
         self.report(launch, server="up", kind="jupyter")
         sessions.tunnelled(self.at, launch.id)

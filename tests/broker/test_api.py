@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from broker import app, bootstrap, launches, sessions
+from broker import app, bootstrap, launches, people, sessions, wishes
 from tests.broker.conftest import AGENT, Bench
 
 OWN = {"Origin": "http://localhost:8000", "Sec-Fetch-Site": "same-origin"}
@@ -236,3 +236,23 @@ def test_an_agent_needs_its_token(client: TestClient, bench: Bench) -> None:
     report = {"order": order.id, "first": 1}
     assert client.post("/agent/report", json=report, headers={"Authorization": "Bearer x"}).status_code == 403
     assert client.post("/agent/report", json=report, headers={"Authorization": f"Bearer {AGENT}"}).status_code == 200
+
+
+def test_whoever_runs_the_broker_sees_and_ends_what_visitors_launched_and_does_not_enter(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench(binder_backend="desk")
+    launch = bench.run(launches.request(bench.at, people.ANONYMOUS, wishes.Wish(repo=bench.repo))[0])
+    made = app.create(bench.at)
+    with TestClient(made, base_url="http://localhost:8000") as operator:
+        operator.headers["Authorization"] = f"Bearer {made.state.door.bearer}"
+        assert operator.get("/api/launches").json() == []
+        (seen,) = operator.get("/api/launches?everyone=true").json()
+        assert (seen["id"], seen["person"], seen["state"]) == (launch.id, "anonymous", "ready")
+        told = [seen, operator.get(f"/api/launches/{launch.id}").json()]
+        told += data(operator.get(f"/api/launches/{launch.id}/events").text)
+        assert not any({"token", "url", "browser_url"} & set(one) for one in told)
+        assert operator.get(f"/launches/{launch.id}/open", follow_redirects=False).status_code == 404
+        assert operator.delete(f"/api/launches/{launch.id}").status_code == 202
+        operator.headers["Authorization"] = f"Bearer {sessions.launch_token(bench.at, launch.id)}"
+        assert operator.get("/api/launches?everyone=true").status_code == 401

@@ -305,7 +305,8 @@ def test_the_form_is_filled_in_as_the_link_says(person: TestClient, bench: Bench
         ("gh/o/r/HEAD", "o/r", ""),
         ("gh/o/r/feature/x", "o/r", "feature/x"),
         ("git/https%3A%2F%2Fgit.example%2Fo%2Fr/main", "https://git.example/o/r", "main"),
-        ("git/https%3A//git.example/o/r/main", "https://git.example/o/r", "main"),
+        # Where the address of the repository ends is for its host to say: it is left as it came.
+        ("git/https%3A//git.example/o/r/main", "git/https%3A//git.example/o/r/main", ""),
     ],
 )
 def test_the_repository_is_shown_as_one_would_type_it(person: TestClient, link: str, repo: str, ref: str) -> None:

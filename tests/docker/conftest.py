@@ -29,6 +29,7 @@ from tests.servers import docker
 from tests.waiting import until
 
 BUILDER = Path(__file__).with_name("tiny_builder.py")
+SCREENSHOTS = os.environ.get("ANYBINDER_SCREENSHOTS") == "1"  # read before such settings are cleared
 ENGINE_SECONDS = 60  # the engine shares two cores with the tests
 
 
