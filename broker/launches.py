@@ -73,7 +73,7 @@ def request(service: Service, person: people.Person, wish: wishes.Wish) -> tuple
     backend = placement.choose(service, person, wish.backend)
     policy.check(service, found, backend)
     wishes.require_consent(service, person, wish, found, backend)
-    has, notes = wishes.needed(service, wish, found, backend)
+    has, notes = wishes.needed(service, person, wish, found, backend)
     launch = wishes.row(service, person, wish, found, backend, has)
     notes = [*filter(None, (found.note, found.lasting)), *notes]
     try:

@@ -81,6 +81,26 @@ def settle(asked: Asked, *wishes: Resources) -> tuple[Resources, list[str]]:
     return Resources(**chosen), notes
 
 
+def within(chosen: Resources, most: Resources, asked: Asked) -> tuple[Resources, list[str]]:
+    """The same with nothing above these limits, and a sentence for each that was lowered. Hours are not looked at.
+
+    Raises NoBackend where the repository requires more.
+    """
+    lowered: dict[str, Any] = {}
+    notes: list[str] = []
+    for name in ("cpu", "memory_mb", "disk_gb", "gpu"):
+        value, limit, least = (getattr(one, name) for one in (chosen, most, asked.required))
+        if limit is None or value is None or value <= limit:
+            continue
+        if least is not None and least > limit:
+            raise errors.NoBackend(
+                f"{asked.file} requires {least:g} {UNITS[name]}; a session there has at most {limit:g}. Choose another place."
+            )
+        lowered[name] = limit
+        notes.append(f"A session there has at most {limit:g} {UNITS[name]}, so it gets that instead of {value:g}.")
+    return replace(chosen, **lowered), notes
+
+
 def megabytes(text: str | float) -> int:
     """`4G`, `512MB`, `2048` (megabytes). Raises BadRequest."""
     found = MEMORY.fullmatch(str(text).strip())

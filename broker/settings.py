@@ -107,6 +107,8 @@ class BackendSetting(Policy):
     """How many sessions run there at once; further ones wait for a seat. 0 lets nothing new in."""
     resources: ResourceSetting = ResourceSetting()
     """What a session gets where nobody asks for more or less."""
+    most: ResourceSetting = ResourceSetting()
+    """The most that a session may have, whoever asks. Empty: all the backend can give; for visitors what `resources` says."""
 
 
 class Settings(BaseSettings):

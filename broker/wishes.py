@@ -68,16 +68,17 @@ def consented(service: Service, person: people.Person, found: repos.Resolved) ->
 
 
 def needed(
-    service: Service, wish: Wish, found: repos.Resolved, backend: backends.Backend
+    service: Service, person: people.Person, wish: Wish, found: repos.Resolved, backend: backends.Backend
 ) -> tuple[base.Resources, list[str]]:
     """What the session shall have, hours included, and sentences on what turned out other than was asked for.
 
-    Asks the repository for its own files. Raises BadRequest, RepoError.
+    Asks the repository for its own files. Raises BadRequest, NoBackend, RepoError.
     """
     asked, notes = _asked_by_repository(service, found)
     default = base.Resources(**backend.setting.resources.model_dump())
     chosen, raised = resources.settle(asked, wish.resources, default)
-    notes += raised
+    chosen, lowered = resources.within(chosen, _most(person, backend), asked)
+    notes += [*raised, *lowered]
     longest = backend.setting.max_hours or service.settings.max_hours
     hours = longest if chosen.hours is None else chosen.hours
     if hours <= 0:
@@ -87,6 +88,14 @@ def needed(
             f"{asked.file} requires {asked.required.hours:g} hours; no session here is longer than {longest:g}."
         )
     return replace(chosen, hours=min(hours, longest)), notes
+
+
+def _most(person: people.Person, backend: backends.Backend) -> base.Resources:
+    """The backend's limits. A visitor's repository does not choose how much of the operator's computer it gets."""
+    limits, default = backend.setting.most.model_dump(), backend.setting.resources.model_dump()
+    if person.anonymous:
+        limits = {name: default[name] if limit is None else limit for name, limit in limits.items()}
+    return base.Resources(**limits)
 
 
 def _asked_by_repository(service: Service, found: repos.Resolved) -> tuple[resources.Asked, list[str]]:

@@ -168,3 +168,25 @@ def test_what_no_offer_has_is_said_with_its_size(bench: Bench) -> None:
     assert (
         launch.message == "Nothing there has 16 processors, 64000 MB of memory. Ask for less, or choose another place."
     )
+
+
+def test_a_visitors_repository_does_not_choose_how_much_it_gets(
+    make_bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    setting = settings.BackendSetting(name="desk", provider="fake", resources={"memory_mb": 1000}, most={"cpu": 2})
+    bench = make_bench(binder_backend="desk")
+    bench.at.backends["desk"] = replace(bench.at.backends["desk"], setting=setting)
+    git_repos.make_repo(tmp_path / "repos", "greedy", {"binder/resources.yaml": "recommended: {memory: 64G, cpu: 64}"})
+    greedy = wishes.Wish(repo=bench.repo.replace("/demo", "/greedy"))
+    launch, _ = launches.request(bench.at, people.ANONYMOUS, greedy)
+    assert (launch.memory_mb, launch.cpu) == (1000, 2)
+    assert "A session there has at most 1000 MB of memory, so it gets that instead of 65536." in bench.said(launch)
+    mine, _ = launches.request(bench.at, people.LOCAL, greedy)
+    assert (mine.memory_mb, mine.cpu) == (65536, 2)
+
+
+def test_a_repository_that_requires_more_than_there_is_is_told_so(ruled: Callable[..., Bench], tmp_path: Path) -> None:
+    bench = ruled(most={"memory_mb": 2048})
+    git_repos.make_repo(tmp_path / "repos", "large", {"binder/resources.yaml": "required: {memory: 4G}"})
+    with pytest.raises(errors.NoBackend, match="requires 4096 MB of memory; a session there has at most 2048"):
+        bench.request(repo=bench.repo.replace("/demo", "/large"))
