@@ -21,7 +21,6 @@ from broker.service import Service
 
 FRESH_SECONDS = 1.0  # how long a row that was read is believed without a wake-up
 KNOWN_MOST = 10_000  # rows kept; more means that somebody is guessing names
-PREPARING = (State.WAITING, State.PLACED, State.AUTHORIZED, State.STARTING)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,6 @@ class Container:
     id: str
     order: str
     labels: dict[str, str]
-    state: str
     name: str
 
     @property
@@ -36,7 +35,6 @@ class Container:
 class Containers:
     """Every call asks the engine. Raises ProviderUnavailable where it does not answer; then nothing is known."""
 
-    kind: str
     url: str
 
     def check(self) -> None:
@@ -96,9 +94,7 @@ def _knock(url: str) -> None:
 def _container(row: dict[str, Any]) -> Container:
     labels = row.get("Labels") or {}
     name = (row.get("Names") or ["/"])[0].lstrip("/") or row["Id"][:12]
-    return Container(
-        id=row["Id"], order=labels.get("anybinder-order", ""), labels=labels, state=row.get("State", ""), name=name
-    )
+    return Container(id=row["Id"], order=labels.get("anybinder-order", ""), labels=labels, name=name)
 
 
 def _reason(trouble: Exception) -> str:

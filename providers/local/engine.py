@@ -39,9 +39,8 @@ SETTINGS = (
             default="docker.io/library/buildpack-deps:jammy"),
     Setting(name="builder", help="How Python environments without conda are built: uv, or stock (repo2docker's own).",
             default="uv"),
-    Setting(name="registry", help="Prefix of image names in a registry that keeps what was built. Empty: none."),
-    Setting(name="registry_insecure", help="Speak to that registry without TLS.", default="false"),
-    Setting(name="registry_user", help="User of that registry; the password is in the engine's client configuration."),
+    Setting(name="registry", help="Prefix of image names in a registry that keeps what was built. Empty: none. Its login is "
+            "the client configuration's; whether to do without TLS is the engine's own setting."),
 )  # fmt: skip
 CANNOT_FENCE = (
     "A container cannot be fenced off from this computer's network, because {why}. Run the broker as root on a Linux with "
@@ -67,7 +66,7 @@ class Engine:
 
     @property
     def containers(self) -> Containers:
-        return Containers(kind=self.kind, url=self.url)
+        return Containers(url=self.url)
 
     def size(self, asked: Resources) -> Resources | None:
         """The limits of a container for this wish: what is asked, else the default; None where that is too large."""
@@ -134,8 +133,6 @@ def configured(configuration: Mapping[str, str]) -> Engine | None:
             "base_image": told["base_image"],
             "builder": _one_of("builder", told["builder"], BUILDERS),
             "registry": told["registry"],
-            "registry_insecure": told["registry_insecure"].lower() in ("true", "yes", "1", "on"),
-            "registry_user": told["registry_user"],
         },
     )
 

@@ -16,7 +16,7 @@ from providers.local import LocalProvider
 from providers.local.containers import Containers
 
 CLIENT = Containers._client
-GONE = Containers(kind="docker", url="unix:///nonexistent/engine.sock")
+GONE = Containers(url="unix:///nonexistent/engine.sock")
 AGENT = str(Path(__file__).with_name("stand_in_agent.py"))
 
 
