@@ -310,7 +310,7 @@ def nudge(service: Service, session: orm.Session, launch: Launch) -> None:
 
 def place(service: Service, launch: Launch) -> Next:
     """The chosen backend can still take it, and has a seat free; else it waits for one."""
-    backend = placement.choose(service, _owner(launch), launch.backend)
+    backend = placement.choose(service, people.of(launch.person), launch.backend)
     most = backend.setting.max_sessions
     if queued := seats.take(service, launch, most):
         say = None if launch.message == str(queued) else str(queued)
@@ -410,11 +410,6 @@ SILENT = {
 
 
 # --- what a step may come to ----------------------------------------------------------------------------------------
-
-
-def _owner(launch: Launch) -> people.Person:
-    known = {person.id: person for person in (people.LOCAL, people.ANONYMOUS)}
-    return known.get(launch.person) or people.Person(id=launch.person)
 
 
 def _ready(service: Service, launch: Launch) -> Next:

@@ -144,10 +144,10 @@ def _admit(request: Request, at: Service, builds: Builds, wanted: _Wanted) -> Ad
     asked = building.Asked(
         prefix=prefix,
         spec=spec,
-        person=person or people.anonymous(client),
+        person=person or people.ANONYMOUS,
         backend=(token.backend if token and token.person else None) or at.settings.binder_backend,
         client=client,
-        launch_host=at.settings.badge_base_url or callers.base_url(request, at.settings.public_url),
+        launch_host=callers.hub_url(request, at.settings),
         browser=callers.is_browser(request),
         build_only=wanted.build_only,
     )
@@ -168,8 +168,7 @@ def accepts_events(accept: str) -> bool:
 
 def raw_spec(scope: Any) -> tuple[str, str]:
     """Prefix and spec as they were sent, still quoted; without the slash at the end."""
-    path = scope["raw_path"].partition(b"?")[0].decode("latin-1")
-    prefix, _, spec = path.removeprefix("/build/").partition("/")
+    prefix, _, spec = callers.path(scope).removeprefix("/build/").partition("/")
     return prefix, spec.rstrip("/")
 
 
@@ -186,7 +185,7 @@ def _person(request: Request, token: tokens.BuildToken | None) -> people.Person 
         return found
     if token is None or token.person is None:
         return None
-    return people.LOCAL if token.person == people.LOCAL.id else people.Person(id=token.person)
+    return people.of(token.person)
 
 
 def _charge(builds: Builds, client: str) -> dict[str, str]:

@@ -1,4 +1,5 @@
-"""Where a request comes from: its address behind the proxies we know, its page, and whether its network may ask at all."""
+"""What a request says of itself: where it comes from, behind the proxies we know, whether its network may ask at all, and
+the addresses it was sent to, as they were written."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Scope
+
+from broker import settings
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 UNKNOWN = "unknown"  # a unix socket has no address
@@ -81,6 +84,12 @@ def is_browser(request: Request) -> bool:
     return "origin" in request.headers or "sec-fetch-site" in request.headers  # node sends `sec-fetch-mode`
 
 
-def base_url(request: Request, public_url: str) -> str:
-    """The address of this broker as the client reached it. Ends in a slash."""
-    return public_url.rstrip("/") + "/" if public_url else f"http://{request.headers.get('host', '')}/"
+def path(scope: Scope) -> str:
+    """The path as it was sent, still quoted: in BinderHub's links `%2F` and `/` are two things."""
+    return str(scope["raw_path"].partition(b"?")[0].decode("latin-1"))
+
+
+def hub_url(request: Request, chosen: settings.Settings) -> str:
+    """The address that this broker is known by: as the operator tells it, else as the client reached it. Ends in a slash."""
+    told = chosen.badge_base_url or chosen.public_url or f"http://{request.headers.get('host', '')}"
+    return told.rstrip("/") + "/"

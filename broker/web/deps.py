@@ -181,8 +181,7 @@ class Guard:
             return None  # no pages
         port = host.rpartition(":")[2]
         query = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
-        # As it was sent: in the links of BinderHub `%2F` and `/` are two things.
-        path = "/" + scope["raw_path"].partition(b"?")[0].decode("latin-1").lstrip("/\\")
+        path = "/" + callers.path(scope).lstrip("/\\")
         return RedirectResponse(f"http://localhost:{port}{path}{query}", status_code=307)
 
 

@@ -67,7 +67,7 @@ class Link:
 
 def read(request: Request) -> Link:
     """The link that was followed. Raises NotFound where no kind of host is called so."""
-    path = request.scope["raw_path"].partition(b"?")[0].decode("latin-1")
+    path = callers.path(request.scope)
     prefix, _, spec = path.removeprefix("/v2/").partition("/")
     spec = spec.rstrip("/")
     if prefix not in repos.providers or not spec:
@@ -151,7 +151,7 @@ def pasteable(spec: repos.RepoSpec) -> str:
 def shared(request: Request, at: Service, link: Link, token: str) -> dict[str, Any]:
     """What every page of a link holds: `window.pageConfig` in its first script, which our policy allows by its digest."""
     chosen = at.settings
-    base = chosen.badge_base_url or callers.base_url(request, chosen.public_url)
+    base = callers.hub_url(request, chosen)
     config = {
         "aboutMessage": chosen.about_message,
         "badgeBaseUrl": base,
@@ -224,18 +224,15 @@ def _launched(request: Request, at: Service, link: Link, build_token: str) -> La
     """The launch of this token: one, however often the button is pressed. Raises BadToken, Failed, BrokerError."""
     token = tokens.read(at, build_token, spec=f"{link.prefix}/{link.spec}", origin=callers.origin(request))
     client = callers.address(request.scope, at.settings.trusted_proxies)
-    person = people.anonymous(client)
-    if token.person:
-        person = people.LOCAL if token.person == people.LOCAL.id else people.Person(id=token.person)
     if token.launch_id is None:
         raise tokens.BadToken
     asked = building.Asked(
         prefix=link.prefix,
         spec=link.spec,
-        person=person,
+        person=people.of(token.person) if token.person else people.ANONYMOUS,
         backend=(token.backend if token.person else None) or at.settings.binder_backend,
         client=client,
-        launch_host=at.settings.badge_base_url or callers.base_url(request, at.settings.public_url),
+        launch_host=callers.hub_url(request, at.settings),
         browser=True,
     )
     return building.requested(at, asked, token.launch_id)
@@ -271,7 +268,7 @@ def _page(
         "repo": link.repo,
         "ref": link.filled.typed["ref"],
         "host": link.provider.title,
-        "choose": f"{_address(request)}?{urlencode([*request.query_params.multi_items(), ('choose', '1')])}",
+        "choose": f"{callers.path(request.scope)}?{urlencode([*request.query_params.multi_items(), ('choose', '1')])}",
         "person": person,
         "choosing": choosing,
         "error": error or link.problems.get("repo", ""),
@@ -294,10 +291,6 @@ def _page(
     return pages.page(request, "v2.html", context, status=status, headers=told["headers"])
 
 
-def _address(request: Request) -> str:
-    return str(request.scope["raw_path"].partition(b"?")[0].decode("latin-1"))
-
-
 def _left_out(link: Link, person: people.Person | None) -> list[str]:
     """What the link asks for and a visitor does not get, in sentences."""
     sized = [name for name in ("name", *link.filled.SIZES) if link.filled.typed[name]]
@@ -314,7 +307,7 @@ def _closed(at: Service, person: people.Person | None) -> str:
     name = at.settings.binder_backend
     if not name:
         return "Whoever runs this hub lets only people who are signed in start something."
-    return backends.named(at, name).closed_to(at, person or people.anonymous()) or ""
+    return backends.named(at, name).closed_to(at, person or people.ANONYMOUS) or ""
 
 
 # --- without JavaScript -------------------------------------------------------------------------------------------------
