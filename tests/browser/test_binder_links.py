@@ -123,6 +123,7 @@ def test_a_notebook_opens_in_jupyterlab(world: World, visitor: Page) -> None:
     visitor.goto(link(world, "links/lab", {"a b.ipynb": json.dumps(notebook)}, "?labpath=a%20b.ipynb"))
     visitor.wait_for_url(re.compile(SESSION.pattern + r"(doc|lab)/tree/a%20b\.ipynb"), timeout=BUILD_MS)
     cell = visitor.locator(".jp-Notebook .jp-CodeCell").first
+    expect(visitor.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=60_000)  # before, nothing runs it
     cell.locator(".cm-content").click(timeout=60_000)
     visitor.keyboard.press("Shift+Enter")
     expect(cell.locator(".jp-OutputArea-output")).to_have_text("42", timeout=60_000)
