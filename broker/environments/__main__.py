@@ -1,8 +1,9 @@
 """The builder as a process, and what belongs to a container.
 
-python -I broker/environments SPEC.json         builds, and says how to serve
-python -I broker/environments --serve RUN.json  is a container's server, for as long as it lives
-python -I broker/environments --sweep           removes the containers of the order that standard input names
+python -I broker/environments SPEC.json           builds, and says how to serve
+python -I broker/environments --serve RUN.json    is a container's server, for as long as it lives
+python -I broker/environments --image ORDER.json  is repo2docker, for one build
+python -I broker/environments --sweep             removes the containers of the order that standard input names
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from broker.environments import cache, programs, session
 
 
 def main(arguments: list[str]) -> int:
-    """Build what the spec says, or find it built, and say how to serve it."""
+    """The exit status of what these arguments ask for."""
     if arguments[0] == "--serve":
         return serve(Path(arguments[1]))
     if arguments[0] == "--sweep":

@@ -18,27 +18,11 @@ from broker.environments.programs import Failed, tell
 from broker.environments.transcript import Transcript
 
 READ = (
-    *(
-        "Dockerfile",
-        "Dockerfile.dockerignore",
-        ".dockerignore",
-        ".containerignore",
-        "environment.yml",
-        "environment.yaml",
-    ),
-    *(
-        "requirements.txt",
-        "requirements3.txt",
-        "runtime.txt",
-        "apt.txt",
-        "postBuild",
-        "start",
-        "install.R",
-        "DESCRIPTION",
-    ),
-    *("Project.toml", "JuliaProject.toml", "Manifest.toml", "REQUIRE", "default.nix", "Pipfile", "Pipfile.lock"),
-    *("setup.py", "pyproject.toml"),
-)
+    "Dockerfile", "Dockerfile.dockerignore", ".dockerignore", ".containerignore", "environment.yml", "environment.yaml",
+    "requirements.txt", "requirements3.txt", "runtime.txt", "apt.txt", "postBuild", "start", "install.R", "DESCRIPTION",
+    "Project.toml", "JuliaProject.toml", "Manifest.toml", "REQUIRE", "default.nix", "Pipfile", "Pipfile.lock",
+    "setup.py", "pyproject.toml",
+)  # fmt: skip
 """What is read on this computer, outside of any container: a link there could show a file of the person's."""
 
 

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from broker.environments import fetching, installing, programs, session, wishes
 from broker.environments.programs import tell
@@ -97,23 +97,21 @@ def only_builder(place: Path) -> Iterator[None]:
     """Hold the lock of this place; it goes with the process, however that ends."""
     with place.with_suffix(".lock").open("a") as file:
         said = 0.0
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() - said > 10:
-                    tell("building", "Waiting for the same build, which another session has begun")
-                    said = time.monotonic()
-                pause(0.1)
+        while not alone(file):
+            if time.monotonic() - said > 10:
+                tell("building", "Waiting for the same build, which another session has begun")
+                said = time.monotonic()
+            programs.pause(0.1)
         yield
 
 
-def pause(seconds: float) -> None:
-    """Wait; only for what the builder as a whole waits for."""
-    import select  # `time.sleep` is barred from this package, for good reason: but here is no step to come back to
-
-    select.select([], [], [], seconds)
+def alone(lock: IO[str]) -> bool:
+    """Take this lock, unless somebody has it. It goes with the process, however that ends."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def remove(folder: Path) -> None:

@@ -11,7 +11,6 @@ import ipaddress
 import json
 import shutil
 import socket
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from broker.environments import unpacking
+from broker.environments import programs, unpacking
 from broker.environments.programs import Failed, Sparse, tell
 
 ATTEMPTS = 5
@@ -60,9 +59,8 @@ def fetch(spec: dict[str, Any], tree: Path) -> None:
 class Visit:
     """One record's files, which share one limit on size and one on time."""
 
-    def __init__(self, folder: Path, *, limit: int, until: float, pause: Callable[[float], None] | None = None) -> None:
+    def __init__(self, folder: Path, *, limit: int, until: float) -> None:
         self.folder, self.limit, self.left, self.until = folder, limit, limit, until
-        self.pause = pause or wait
         self.tags: dict[Path, str] = {}
         self.shown = Sparse("fetching")
 
@@ -87,7 +85,7 @@ class Visit:
                 if attempt == ATTEMPTS or time.monotonic() + seconds > self.until:
                     raise Failed(f"{name} could not be downloaded: {fault} Try again later.") from None
                 tell("fetching", f"{name}: {fault} Trying again")
-                self.pause(seconds)
+                programs.pause(seconds)
         return None
 
     def take(self, row: dict[str, Any], target: Path) -> None:
@@ -140,7 +138,7 @@ class Visit:
             if words != said:
                 tell("fetching", words)
             method, said = "GET", words
-            self.pause(POLL)
+            programs.pause(POLL)
 
 
 def asked(url: str, method: str) -> dict[str, Any]:
@@ -278,10 +276,6 @@ def check(row: dict[str, Any], file: Path) -> None:
                 got = hashlib.file_digest(content, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()  # noqa: B023
             if got != wanted.lower():
                 raise Again("its checksum is not the one that is listed.")
-
-
-def wait(seconds: float) -> None:
-    threading.Event().wait(seconds)
 
 
 def megabytes(size: int) -> str:

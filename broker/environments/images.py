@@ -8,7 +8,6 @@ Whoever wants what is being built is told every line of that build.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -193,8 +192,8 @@ def turn(wanted: Wanted) -> Iterator[IO[str]]:
     wanted.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = wanted.place.with_suffix(".log")
     with wanted.place.with_suffix(".lock").open("a") as lock, contextlib.closing(Reader(path)) as reader:
-        while not alone(lock):
-            cache.pause(0.1)
+        while not cache.alone(lock):
+            programs.pause(0.1)
             reader.read_on()
         if reader.waited:
             reader.read_on()
@@ -202,15 +201,6 @@ def turn(wanted: Wanted) -> Iterator[IO[str]]:
             raise Failed(reader.failure)
         with fresh(path) as log:
             yield log
-
-
-def alone(lock: IO[str]) -> bool:
-    """The lock goes with the process, however that ends."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ Reads what `images` and `cache` have written, and asks the engine. Needs no runn
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -184,20 +183,15 @@ def places_in_use(folder: Path) -> dict[Path, int]:
 def is_free(place: Path) -> bool:
     """Whether nobody is building it."""
     with contextlib.suppress(FileNotFoundError), place.with_suffix(".lock").open("r") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+        return cache.alone(lock)
     return True
 
 
 def remove_environment(place: Path) -> None:
     """Under the builders' lock: nobody builds or finds it half removed, as its last file goes first."""
     with place.with_suffix(".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Failed(f"{place.name} is being built.") from None
+        if not cache.alone(lock):
+            raise Failed(f"{place.name} is being built.")
         (place / "ok.json").unlink(missing_ok=True)
         if place.exists():
             cache.remove(place)

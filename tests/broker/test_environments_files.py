@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from broker import repos, settings
-from broker.environments import cache, downloading, fetching, installing, unpacking
+from broker.environments import cache, downloading, fetching, installing, programs, unpacking
 from broker.environments.programs import Failed
 from tests.doubles.data_hosts import OsfDouble, Site, SwhDouble, ZenodoDouble, md5
 
@@ -44,7 +44,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Pauses are written down and not made."""
     pauses: list[float] = []
-    monkeypatch.setattr(downloading, "wait", pauses.append)
+    monkeypatch.setattr(programs, "pause", pauses.append)
     return pauses
 
 
