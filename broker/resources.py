@@ -30,12 +30,24 @@ MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b?)", re.IGNORECASE)
 MEGABYTES = {"": 1.0, "k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0 * 1024}
 KEYS = ("cpu", "memory", "disk", "gpu", "hours")
 UNITS = {"cpu": "processors", "memory_mb": "MB of memory", "disk_gb": "GB of disk", "gpu": "GPUs", "hours": "hours"}
-COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
+STRING = r'("(?:\\.|[^"\\])*+(?:"|\\?\Z))'
+"""In JSON. One without an end goes to the end of the text: were it none, each further quote would be looked behind as far."""
+COMMENT = re.compile(rf"{STRING}|//[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
 """A comment in JSON, or a string, which may hold what looks like one."""
-TRAILING_COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])')
+TRAILING_COMMA = re.compile(rf"{STRING}|,(?=\s*[}}\]])", re.DOTALL)
 
 
 NOTHING = Resources()
+
+
+class Plain(yaml.SafeLoader):
+    """YAML without references: a few hundred bytes of them name more than any memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Raises YAMLError where one stands."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it holds a reference (“*”), which is not read here")
+        return super().compose_node(parent, index)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +68,7 @@ def asked_in(files: Mapping[str, bytes]) -> Asked:
     read = _from_yaml if name.endswith(".yaml") else _from_devcontainer
     try:
         return replace(read(text), file=name)
-    except (ValueError, TypeError, AttributeError, yaml.YAMLError, RecursionError) as fault:
+    except (ValueError, TypeError, AttributeError, OverflowError, yaml.YAMLError, RecursionError) as fault:
         reason = str(fault).splitlines()[0][:200] if str(fault) else type(fault).__name__
         raise BadSpec(f"{name} of this repository cannot be read: {reason}. Correct it, or remove it.") from None
 
@@ -104,10 +116,10 @@ def within(chosen: Resources, most: Resources, asked: Asked) -> tuple[Resources,
 def megabytes(text: str | float) -> int:
     """`4G`, `512MB`, `2048` (megabytes). Raises BadRequest."""
     found = MEMORY.fullmatch(str(text).strip())
-    size = round(float(found[1]) * MEGABYTES[found[2].lower()]) if found else 0
-    if not 0 < size < 2**31:
+    size = float(found[1]) * MEGABYTES[found[2].lower()] if found else 0.0
+    if not 0.5 < size < 2**31 - 1:  # `inf` among them
         raise errors.BadRequest(f"“{str(text)[:40]}” is no amount of memory. Write it like 4G or 512M.")
-    return size
+    return round(size)
 
 
 def gigabytes(text: str | float) -> int:
@@ -123,7 +135,7 @@ def shown(resources: Resources) -> str:
 
 
 def _from_yaml(text: str) -> Asked:
-    found = yaml.safe_load(text) or {}
+    found = yaml.load(text, Plain) or {}  # noqa: S506 -- a safe one
     if unknown := sorted(set(found) - {"required", "recommended"}):
         raise ValueError(f"it holds “{unknown[0]}”; it may hold “required” and “recommended”")
     parts = {name: _resources(found.get(name) or {}) for name in ("required", "recommended")}
@@ -146,7 +158,7 @@ def _resources(told: Mapping[str, Any]) -> Resources:
 def _read(kind: Callable[[Any], Any], key: str, value: Any) -> Any:
     try:
         return kind(value)
-    except (errors.BadRequest, ValueError, TypeError):
+    except (errors.BadRequest, ValueError, TypeError, OverflowError):
         raise ValueError(f"{key} cannot be “{str(value)[:40]}”") from None
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,6 +70,30 @@ def test_whatever_the_file_holds_it_is_read_or_refused(content: bytes, name: str
         resources.asked_in({name: content})
     except BadSpec as refusal:
         assert name in str(refusal)
+
+
+def bombs() -> dict[str, tuple[str, str]]:
+    """Small files that cost who reads them carelessly minutes, or all memory."""
+    lists = ["&a0 [x]", *(f"&a{at} [{', '.join([f'*a{at - 1}'] * 10)}]" for at in range(1, 12))]
+    merged = ["&a0 {k: 1}", *(f"&a{at} {{<<: [{', '.join([f'*a{at - 1}'] * 10)}]}}" for at in range(1, 12))]
+    own, other = ".binder/resources.yaml", ".devcontainer.json"
+    return {
+        "lists in lists": (own, f"required: {{memory: [{', '.join(lists)}]}}"),
+        "merged mappings": (own, f"required: {{memory: [{', '.join(merged)}]}}"),
+        "quotes without an end": (other, '\\"' * 32_000),
+        "comments without an end": (other, "/* " * 21_000),
+        "more than a number holds": (own, f"required: {{memory: '{'9' * 400}'}}"),
+        "no end of them": (own, "required: {gpu: .inf}"),
+    }
+
+
+@pytest.mark.parametrize("kind", bombs())
+def test_no_file_costs_more_than_its_size(kind: str) -> None:
+    name, text = bombs()[kind]
+    began = time.process_time()
+    with pytest.raises(BadSpec, match=re.escape(name)):
+        asked(text, name)
+    assert time.process_time() - began < 2
 
 
 def test_the_link_goes_before_the_repository_and_that_before_the_backend() -> None:
