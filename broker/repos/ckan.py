@@ -33,7 +33,7 @@ class CKAN(listing.DataHost):
     validate_regex = r"[^/]+"
 
     def parse(self, spec: str) -> base.RepoSpec:
-        plain = re.sub(r"^(https?):/+", r"\1://", urls.decoded(spec), flags=re.IGNORECASE)
+        plain = urls.slashed(urls.decoded(spec))
         found = (
             self.read(urls.split(urls.clean(plain))) if urls.has_scheme(plain) or urls.BARE_HOST.match(plain) else None
         )

@@ -37,11 +37,9 @@ class Dataverse(listing.DataHost):
     validate_regex = r"10\.\d+\/(.)+"
 
     def parse(self, spec: str) -> base.RepoSpec:
-        plain = urls.decoded(spec)
-        if re.match(r"https?:/", plain, re.IGNORECASE):
-            address = urls.split(re.sub(r":/+", "://", plain.partition("?")[0], count=1) + query_of(plain))
-            if found := self.detect(address):
-                return found
+        plain = urls.slashed(urls.decoded(spec))
+        if urls.has_scheme(plain) and (found := self.detect(urls.split(plain))):
+            return found
         return self.named(plain)
 
     def named(self, text: str, version: str = "HEAD") -> base.RepoSpec:
@@ -82,16 +80,13 @@ class Dataverse(listing.DataHost):
             if not doi.good(name):
                 raise ValueError(name)
             version = label(at)
-            return base.Resolved(
-                spec=spec,
+            return listing.published(
+                spec,
                 commit=f"{int(data['id'])}.v{version}",
                 repo_url=f"https://doi.org/{quote(name, safe='/')}",
                 web_url=f"{origin}/dataset.xhtml?persistentId=doi:{quote(name, safe='/')}&version={version}",
                 slug=naming.slug(f"dataverse-{data['identifier']}"),
-                ref=spec.ref,
-                path=spec.path,
-                spec_string=f"{self.prefix}/{base.quoted(f'{name}@{version}')}",
-                via="Dataverse API",
+                spec_string=base.quoted(f"{name}@{version}"),
                 note=left_out(len(rows) - len(files)),
                 content=listing.content(
                     listing.unique(files), self.host, asking, version=f"{origin} {data['id']} {version}"
@@ -140,12 +135,6 @@ class Dataverse(listing.DataHost):
             if told["status"] != "OK":
                 raise errors.NotFound(f"{http.host_of(url)} has no {what}. Check the DOI, and that it is published.")
             return told["data"]
-
-
-def query_of(text: str) -> str:
-    """Of an address, from the question mark on."""
-    _, mark, query = text.partition("?")
-    return mark + query
 
 
 def label(version: Any) -> str:

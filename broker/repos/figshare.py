@@ -31,11 +31,9 @@ class Figshare(listing.DataHost):
     validate_regex = r"10\.\d+\/(.)+"
 
     def parse(self, spec: str) -> base.RepoSpec:
-        plain = urls.decoded(spec)
-        if re.match(r"https?:/", plain, re.IGNORECASE):
-            found = self.detect(urls.split(re.sub(r":/+", "://", plain, count=1)))
-            if found:
-                return found
+        plain = urls.slashed(urls.decoded(spec))
+        if urls.has_scheme(plain) and (found := self.detect(urls.split(plain))):
+            return found
         if re.fullmatch(r"[0-9]{4,12}(\.v[0-9]{1,4})?", plain):
             return self.named(f"10.6084/m9.figshare.{plain}")
         return self.named(doi.plain(plain, EXAMPLE))

@@ -121,10 +121,14 @@ class Forge(base.RepoProvider):
     def no_ref(self, spec: base.RepoSpec) -> errors.RefNotFound:
         """The refusal for a repository that is there without what was asked for."""
         if spec.ref == "HEAD":
-            return errors.RefNotFound(f"The repository {spec.repo} is empty. Push a first commit, then launch it.")
+            return self.empty(spec)
         return errors.RefNotFound(
             f"{spec.repo} has no branch, tag or commit “{spec.ref}”. Check the name on {self.named}."
         )
+
+    def empty(self, spec: base.RepoSpec) -> errors.RefNotFound:
+        """The refusal for a repository without any commit."""
+        return errors.RefNotFound(f"The repository {spec.repo} is empty. Push a first commit, then launch it.")
 
     def senseless(self, answer: http.Answer) -> errors.HostUnavailable:
         """The refusal for an answer that nobody described."""

@@ -15,8 +15,6 @@ NEWEST = ("HEAD", "master", "main")
 NOBODY = "anonymous"
 """Stands for the owner where an address names none; the API says who it is."""
 HOSTS = ("gist.github.com", "gist.githubusercontent.com")
-SECRETS_ALLOWED = False
-"""A secret gist is one that its owner did not want found; a launch would show it in logs and lists."""
 ACCEPT = "application/vnd.github+json"
 
 
@@ -82,7 +80,7 @@ class Gist(base.RepoProvider):
             raise errors.HostUnavailable(
                 f"GitHub's answer makes no sense (status {answer.status}). Try again in a moment."
             ) from None
-        if not public and not SECRETS_ALLOWED:
+        if not public:  # its owner did not want it found; a launch would show it in logs and lists
             raise errors.NotAllowed("This gist is secret, and is not launched here. Ask its owner to make it public.")
         return row
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from typing import Any
@@ -93,10 +92,7 @@ class GitHub(forges.Forge):
             answer = self.ask(address, asking, accept="application/vnd.github+json")
             if answer.status != 200:
                 raise self.refusal(answer, spec)
-            try:
-                refs |= {row["ref"]: row["object"]["sha"] for row in json.loads(answer.body)}
-            except (ValueError, TypeError, KeyError):
-                raise self.senseless(answer) from None
+            refs |= self.read(answer, lambda rows: {row["ref"]: row["object"]["sha"] for row in rows})
         return refs
 
     def refusal(self, answer: http.Answer, spec: base.RepoSpec) -> errors.RepoError:
@@ -104,7 +100,7 @@ class GitHub(forges.Forge):
         if answer.status == 422:
             return self.no_ref(spec)
         if answer.status == 409:
-            return errors.RefNotFound(f"The repository {spec.repo} is empty. Push a first commit, then launch it.")
+            return self.empty(spec)
         if answer.status in (401, 403, 404, 410, 451):
             return self.no_repository(spec)
         return self.senseless(answer)

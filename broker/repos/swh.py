@@ -68,7 +68,7 @@ class SoftwareHeritage(listing.DataHost):
         return base.RepoSpec(provider=self.prefix, repo=whole[0].lower(), path=opened)
 
     def origin(self, address: str) -> base.RepoSpec:
-        address = re.sub(r"^([a-z][a-z0-9+.-]*):/+", r"\1://", address, flags=re.IGNORECASE)
+        address = urls.slashed(address)
         if (
             not re.match(r"[a-z][a-z0-9+.-]*://.", address, re.IGNORECASE)
             or not address.isprintable()

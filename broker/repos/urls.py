@@ -109,6 +109,11 @@ def spelled_out(text: str) -> str:
     return text
 
 
+def slashed(text: str) -> str:
+    """An address whose two slashes somebody on the way made one, as proxies do, has them again; else the same."""
+    return re.sub(r"^([a-z][a-z0-9+.-]*):/+", r"\1://", text, flags=re.IGNORECASE)
+
+
 def has_scheme(text: str) -> bool:
     """True for `anything://…`."""
     return bool(SCHEME.match(text))

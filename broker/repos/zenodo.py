@@ -33,11 +33,9 @@ class Zenodo(listing.DataHost):
     validate_regex = r"10\.\d+\/(.)+"
 
     def parse(self, spec: str) -> base.RepoSpec:
-        plain = urls.decoded(spec)
-        if re.match(r"https?:/", plain, re.IGNORECASE):
-            found = self.detect(urls.split(re.sub(r":/+", "://", plain, count=1)))
-            if found:
-                return found
+        plain = urls.slashed(urls.decoded(spec))
+        if urls.has_scheme(plain) and (found := self.detect(urls.split(plain))):
+            return found
         number = re.fullmatch(r"(zenodo\.)?([0-9]{1,12})", plain, re.IGNORECASE)
         return self.named(f"10.5281/zenodo.{number[2]}" if number else doi.plain(plain, EXAMPLE))
 
