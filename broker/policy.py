@@ -26,10 +26,10 @@ def check_quota(service: Service, session: orm.Session, launch: Launch, found: r
     Counts within the transaction that is about to write the launch, and no other can count at the same time.
     """
     backend = backends.named(service, launch.backend)
-    (host, host_specs), (place, place_specs) = _rules(service, found, backend)
+    (host, host_specs), (own, own_specs) = _rules(service, found, backend)
     for quota, where in (
         (quota_of(host, host_specs), sa.true()),
-        (quota_of(place, place_specs), Launch.backend == launch.backend),
+        (quota_of(own, own_specs), Launch.backend == launch.backend),
     ):
         if quota:
             db.one_at_a_time(session, f"quota {launch.repo_url}")

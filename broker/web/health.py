@@ -45,7 +45,7 @@ class Health:
     def __init__(self, service: Service, clock: Clock = time.monotonic) -> None:
         self._service = service
         self._registries = Seldom(lambda: all(map(answers, registries(service))), REGISTRY_SECONDS, clock)
-        self._counted = Seldom(lambda: places_taken(service), COUNT_SECONDS, clock)
+        self._counted = Seldom(lambda: pods(service), COUNT_SECONDS, clock)
 
     def report(self) -> dict[str, Any]:
         """Everything, in BinderHub's order, then what is our own. Asks the table each time, the rest seldom."""
@@ -70,10 +70,10 @@ class Health:
         return {"quota": quota, "ok": quota is None or taken <= quota}
 
 
-def places_taken(service: Service) -> dict[str, int]:
+def pods(service: Service) -> dict[str, int]:
     """BinderHub's count of what is starting and what runs, where `/build` runs it; everywhere, if that is nowhere."""
-    place = service.settings.binder_backend
-    where = [Launch.backend == place] if place else []
+    backend = service.settings.binder_backend
+    where = [Launch.backend == backend] if backend else []
     query = sa.select(Launch.state, sa.func.count()).where(Launch.state != State.STOPPED, *where).group_by(Launch.state)
     with service.db.reading() as session:
         count = dict(session.execute(query).all())
@@ -83,7 +83,7 @@ def places_taken(service: Service) -> dict[str, int]:
 
 
 def quota_of(service: Service) -> int | None:
-    """How many may run: what the operator tells a federation, else the places of the backend of `/build`."""
+    """How many may run: what the operator tells a federation, else the seats of the backend of `/build`."""
     chosen = service.settings
     if chosen.launch_quota is not None or not chosen.binder_backend:
         return chosen.launch_quota

@@ -19,6 +19,7 @@ router = APIRouter(tags=["hub"])
 pages = APIRouter(include_in_schema=False)
 """What only answers where there are pages."""
 DAY = "public, max-age=86400"
+REPO2DOCKER = "jupyter-repo2docker"
 IMAGES = {
     "/badge.svg": "badge.svg",
     "/badge_logo.svg": "badge_logo.svg",
@@ -49,9 +50,6 @@ def versions(at: deps.At) -> dict[str, Any]:
         "builder_info": {"repo2docker-version": _version(REPO2DOCKER)},
         "binderhub": f"0+anybinder.{_version('anybinder')}",
     }
-
-
-REPO2DOCKER = "jupyter-repo2docker"
 
 
 def _version(distribution: str) -> str | None:

@@ -74,12 +74,9 @@ def read(request: Request) -> Link:
         known = ", ".join(f"{name} ({provider.title})" for name, provider in repos.providers.items())
         raise errors.NotFound(f"No kind of repository host is called “{prefix[:40]}” here. Known are: {known}.")
     wanted = request.query_params
+    opened = _openers(wanted)
     typed = {name: wanted.get(name, "") for name in views.Filled.FIELDS}
-    typed |= {
-        "repo": f"{prefix}/{spec}",
-        "ref": "",
-        "path": next((wanted[name] for name in OPENERS if wanted.get(name)), ""),
-    }
+    typed |= {"repo": f"{prefix}/{spec}", "ref": "", "path": next(iter(opened.values()), "")}
     problems: dict[str, str] = {}
     try:
         asked = repos.providers[prefix].parse(spec)
@@ -90,19 +87,18 @@ def read(request: Request) -> Link:
         repo = asked.repo.partition("://")[2].removesuffix(".git") or asked.repo
         if asked.located:  # else the host decides where the repository's address ends: it is left as it came
             typed |= {"repo": pasteable(asked), "ref": "" if asked.ref == "HEAD" else asked.ref}
-    if typed["path"] and not problems:
+    if opened and not problems:
         try:
-            opened = repos.RepoSpec.parse(f"https://localhost{path}?{urlencode(_openers(wanted))}")
-            typed["path"] = opened.path or (f"/{opened.urlpath.lstrip('/')}" if opened.urlpath else "")
-            if not typed["path"].strip("/"):
-                problems["path"] = "The link wants to open what is no page of the session. That was left out."
+            typed["path"] = _typed_path(path, opened)
         except repos.RepoError as error:
             problems["path"] = str(error)
-    query = request.url.query
+        else:
+            if not typed["path"].strip("/"):
+                problems["path"] = "The link wants to open what is no page of the session. That was left out."
     return Link(
         prefix=prefix,
         spec=spec,
-        query=query,
+        query=request.url.query,
         opens=opens(wanted),
         filled=views.Filled(**typed),
         repo=repo,
@@ -110,7 +106,14 @@ def read(request: Request) -> Link:
     )
 
 
+def _typed_path(path: str, opened: Mapping[str, str]) -> str:
+    """What the link opens, as a person would type it into the form; as the whole link is read where one is pasted."""
+    spec = repos.RepoSpec.parse(f"https://localhost{path}?{urlencode(opened)}")
+    return spec.path or (f"/{spec.urlpath.lstrip('/')}" if spec.urlpath else "")
+
+
 def _openers(wanted: QueryParams) -> dict[str, str]:
+    """What it says to open, the strongest word first."""
     return {name: wanted[name] for name in OPENERS if wanted.get(name)}
 
 
