@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from broker.environments.keeping import Kept
 
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-Place = tuple[str, Path, dict[str, Any] | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """What one backend on this computer builds into: a cache, and its engine where it has one."""
+
+    backend: str
+    cache: Path
+    engine: dict[str, Any] | None
+
 
 app = typer.Typer(help="What was built and is kept: list it, remove it.", invoke_without_command=True)
 
@@ -29,7 +38,7 @@ def list_(context: typer.Context, as_json: Json = False) -> None:
         return None
     rows = list(_kept())
     if as_json:
-        return _lines([_shown(one, place) for place, one in rows])
+        return _lines([_shown(one, store) for store, one in rows])
     titles = ["name", "kind", "repository", "commit", "size", "made", "last used", ""]
     return _table(titles, [_row(one) for _, one in rows], "Nothing is kept here.")
 
@@ -53,12 +62,12 @@ def remove(
     rows = list(_kept())
     chosen = _named(rows, names) if names else [row for row in rows if _is_older(row[1], unused_for)]
     refused = 0
-    for (_, folder, engine), one in chosen:
+    for store, one in chosen:
         try:
             if dry_run and one.in_use:
                 raise Failed(f"{one.name} {one.in_use}")
             if not dry_run:
-                keeping.remove(one, folder, engine)
+                keeping.remove(one, store.cache, store.engine)
         except Failed as refusal:
             refused += 1
             say(str(refusal))
@@ -70,8 +79,8 @@ def remove(
         raise typer.Exit(1)
 
 
-def _places() -> list[Place]:
-    """Where each backend on this computer keeps what it builds, each such place once."""
+def _stores() -> list[Store]:
+    """Those of all backends on this computer; one that several share once, for the first of them."""
     from broker import backends, service
     from broker.cli.running import _settings
 
@@ -80,38 +89,33 @@ def _places() -> list[Place]:
         offered = [(each.name, each.provider.keeps()) for each in backends.offered(at)]
     finally:
         at.close()
-    found = {
-        (keeps.cache, str((keeps.engine or {}).get("url"))): (
-            name,
-            keeps.cache,
-            dict(keeps.engine) if keeps.engine else None,
-        )
-        for name, keeps in reversed(offered)
-        if keeps
-    }
+    found = {}
+    for name, keeps in reversed(offered):
+        if keeps:
+            engine = dict(keeps.engine) if keeps.engine else None
+            found[keeps.cache, (engine or {}).get("url")] = Store(backend=name, cache=keeps.cache, engine=engine)
     return list(found.values())
 
 
-def _kept() -> Iterator[tuple[Place, Kept]]:
+def _kept() -> Iterator[tuple[Store, Kept]]:
     """All of it, each once: two backends may share a cache or an engine. An engine that does not answer is told, not fatal."""
     from broker.environments import keeping
     from broker.environments.programs import Failed
 
     seen: set[tuple[str, str]] = set()
-    for place in _places():
-        name, folder, engine = place
+    for store in _stores():
         try:
-            found = keeping.everything(folder, engine)
+            found = keeping.everything(store.cache, store.engine)
         except Failed as trouble:
-            say(f"{name}: {trouble}")
-            found = keeping.everything(folder, None)
+            say(f"{store.backend}: {trouble}")
+            found = keeping.everything(store.cache, None)
         for one in found:
             if (one.kind, one.name) not in seen:
                 seen.add((one.kind, one.name))
-                yield place, one
+                yield store, one
 
 
-def _named(rows: list[tuple[Place, Kept]], names: list[str]) -> list[tuple[Place, Kept]]:
+def _named(rows: list[tuple[Store, Kept]], names: list[str]) -> list[tuple[Store, Kept]]:
     """Those of these names; a key may be shortened. Ends where one is unknown or could be several."""
     chosen = []
     for name in names:
@@ -133,9 +137,9 @@ def _is_older(one: Kept, age: str | None) -> bool:
     return datetime.now(UTC) - one.used_at > timedelta(**{UNITS[told[2]]: int(told[1])})
 
 
-def _shown(one: Kept, place: Place) -> dict[str, Any]:
+def _shown(one: Kept, store: Store) -> dict[str, Any]:
     times = {"made_at": one.made_at.isoformat(), "used_at": one.used_at.isoformat()}
-    return {**asdict(one), **times, "backend": place[0]}
+    return {**asdict(one), **times, "backend": store.backend}
 
 
 def _row(one: Kept) -> list[str]:
