@@ -19,11 +19,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
-from typer.testing import CliRunner
 
-from broker import settings
-from broker.cli import app
 from broker.environments import building, images, keeping, programs, registry, transcript
+from tests import commands
 from tests.waiting import until
 
 with warnings.catch_warnings():
@@ -439,19 +437,9 @@ def kept(folder: Path, name: str, *, days: float = 1) -> Path:
 
 @pytest.fixture
 def anybinder(tmp_path, monkeypatch):
-    """`anybinder images …`, which reads the settings and needs no broker: what it says, both kinds of output together."""
-    backends = [{"name": "here", "provider": "local", "configuration": {"cache": str(tmp_path / "cache")}}]
-    monkeypatch.setenv("ANYBINDER_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("ANYBINDER_BACKENDS", json.dumps(backends))
-
-    def run(*words: str, code: int = 0) -> str:
-        ended = CliRunner().invoke(app, ["images", *words])
-        assert ended.exit_code == code, ended.output
-        return str(ended.output)
-
-    settings.current.cache_clear()
-    yield run
-    settings.current.cache_clear()
+    backend = {"name": "here", "provider": "local", "configuration": {"cache": str(tmp_path / "cache")}}
+    with commands.images(monkeypatch, tmp_path / "home", backend) as run:
+        yield run
 
 
 def test_environments_are_listed_longest_unused_first_and_removed_by_age_name_or_all(tmp_path, anybinder):

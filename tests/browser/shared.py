@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,9 +104,15 @@ class World:
 @pytest.fixture(scope="module")
 def world(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The broker of this file."""
-    folder = tmp_path_factory.mktemp("browser")
+    with running(browser, tmp_path_factory.mktemp("browser"), {}) as made:
+        yield made
+
+
+@contextmanager
+def running(browser: Browser, folder: Path, environment: dict[str, str]) -> Iterator[World]:
+    """A broker with these settings, and a server of repositories, in this empty folder."""
     (folder / "repos").mkdir()
-    broker = Broker(folder / "home", {})
+    broker = Broker(folder / "home", environment)
     with GitServer(folder / "repos") as git:
         broker.start("up", "--no-browser", "--port", "0")
         try:

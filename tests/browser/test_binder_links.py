@@ -13,12 +13,11 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.browser import shared
 from tests.browser.conftest import BUILD_MS, IMAGES, SCREENSHOTS
 from tests.browser.shared import APP, FAILING, World
 from tests.browser.test_pages import fits
 from tests.doubles import confined_local
-from tests.doubles.git_server import GitServer
-from tests.journeys.conftest import Broker
 
 NARROW = {"width": 320, "height": 700}
 SESSION = re.compile(r"^http://\w{12}\.localhost:\d+/")
@@ -28,17 +27,11 @@ SESSION = re.compile(r"^http://\w{12}\.localhost:\d+/")
 def world(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A broker whose links run for visitors, and where the one local person has a choice."""
     folder = tmp_path_factory.mktemp("links")
-    (folder / "repos").mkdir()
     mine = {"name": "local", "provider": "local", "title": "This computer"}
-    broker = Broker(folder / "home", confined_local.installed(folder / "packages", beside=(mine,)))
-    with GitServer(folder / "repos") as git:
-        broker.start("up", "--no-browser", "--port", "0")
-        try:
-            broker.wait()
-            yield World(broker, browser, git)
-            confined_local.end_all(broker.home)
-        finally:
-            broker.close()
+    environment = confined_local.installed(folder / "packages", beside=(mine,))
+    with shared.running(browser, folder, environment) as made:
+        yield made
+        confined_local.end_all(made.broker.home)
 
 
 @pytest.fixture

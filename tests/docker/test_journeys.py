@@ -14,12 +14,12 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from broker import repos
+from tests.browser import shared
 from tests.browser.conftest import IMAGES
 from tests.browser.shared import World
 from tests.docker.conftest import SCREENSHOTS
 from tests.doubles import confined_local
-from tests.doubles.git_server import GitServer
-from tests.journeys.conftest import Broker, compute
+from tests.journeys.conftest import compute
 from tests.servers import docker, registry
 
 pytestmark = pytest.mark.timeout(600)
@@ -65,7 +65,6 @@ NOTEBOOKS = {"requirements.txt": "tabulate==0.9.0\n", "index.ipynb": EMPTY}
 def world(engine: docker.Engine, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A hub for Binder links: visitors run in containers of this computer."""
     folder = tmp_path_factory.mktemp("hub")
-    (folder / "repos").mkdir()
     backend = {
         "name": "containers",
         "provider": "local",
@@ -79,15 +78,10 @@ def world(engine: docker.Engine, browser: Browser, tmp_path_factory: pytest.Temp
         "resources": {"memory_mb": 600},
     }
     told = {"ANYBINDER_BACKENDS": json.dumps([backend]), "ANYBINDER_BINDER_BACKEND": "containers"}
-    broker = Broker(folder / "home", told | {"ANYBINDER_RATE_LIMIT": "0"})
-    with GitServer(folder / "repos") as git:
-        broker.start("up", "--no-browser", "--port", "0")
-        try:
-            broker.wait()
-            yield World(broker, browser, git)
-            confined_local.end_all(broker.home)
-        finally:
-            broker.close()
+    environment = told | {"ANYBINDER_RATE_LIMIT": "0"}
+    with shared.running(browser, folder, environment) as made:
+        yield made
+        confined_local.end_all(made.broker.home)
 
 
 @pytest.fixture

@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from broker import settings
-from broker.cli import app
+from tests import commands
 from tests.conftest import wanted
 from tests.docker.test_building import Yard
 from tests.servers import registry
@@ -41,20 +39,10 @@ def small(words: str) -> dict[str, str]:
 
 @pytest.fixture
 def anybinder(yard, tmp_path, monkeypatch):
-    """`anybinder images …` of a broker with this engine: what it says, both kinds of output together."""
     configuration = {"engine": "docker", "engine_url": yard.engine.url, "cache": str(yard.folder / "cache")}
     backend = {"name": "containers", "provider": "local", "configuration": configuration}
-    monkeypatch.setenv("ANYBINDER_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("ANYBINDER_BACKENDS", json.dumps([backend]))
-
-    def run(*words: str, code: int = 0) -> str:
-        ended = CliRunner().invoke(app, ["images", *words])
-        assert ended.exit_code == code, ended.output
-        return str(ended.output)
-
-    settings.current.cache_clear()
-    yield run
-    settings.current.cache_clear()
+    with commands.images(monkeypatch, tmp_path / "home", backend) as run:
+        yield run
 
 
 def test_what_one_engine_has_built_another_finds_in_the_registry(yard, shop):
