@@ -48,6 +48,7 @@ REFUSED = (
 RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 SECONDS = 20
+LOOKS = 50  # a tenth of a second each
 CANNOT = (
     "A container cannot be fenced off from this computer's network here, because {why}. Run the broker as root on a Linux "
     "with iptables; or set the backend's network to none; or to open, where everybody who may launch here may also use "
@@ -92,12 +93,17 @@ def make_network(client: docker.APIClient, engine: dict[str, Any]) -> dict[str, 
         "com.docker.network.bridge.name": bridge_of(engine),
         "com.docker.network.bridge.enable_icc": "false",
     }
+    refusal: docker.errors.APIError | None = None
     try:
         client.create_network(NETWORKS[kind], driver="bridge", options=options, check_duplicate=True, enable_ipv6=False)
-    except docker.errors.APIError:
-        if not client.networks(names=[f"^{NETWORKS[kind]}$"]):  # else another was faster
-            raise
-    return dict(client.networks(names=[f"^{NETWORKS[kind]}$"])[0])
+    except docker.errors.APIError as refused:
+        refusal = refused
+    # Where another was faster, its bridge is in the way a moment before its network is listed.
+    for _ in range(LOOKS):
+        if found := client.networks(names=[f"^{NETWORKS[kind]}$"]):
+            return dict(found[0])
+        programs.pause(0.1)
+    raise refusal or Failed("The container engine lists no network of ours although it made one. Restart it.")
 
 
 def is_behind(found: dict[str, Any], engine: dict[str, Any]) -> bool:

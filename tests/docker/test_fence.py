@@ -242,7 +242,7 @@ def test_several_at_once_make_one_network(engine):
         except BaseException as fault:
             faults.append(fault)
 
-    threads = [threading.Thread(target=make) for _ in range(4)]
+    threads = [threading.Thread(target=make) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
