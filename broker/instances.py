@@ -114,6 +114,7 @@ def _task(service: Service, launch: Launch, order: Order) -> dict[str, Any]:
             "open": launch.path,
             "build_seconds": chosen.build_minutes * 60,
             "clone_megabytes": chosen.clone_megabytes,
+            "inner": service.repos.inner,
             "busy_hours": chosen.busy_hours,
         },
         "heartbeat_seconds": chosen.heartbeat_seconds,

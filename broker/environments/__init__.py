@@ -8,7 +8,8 @@ one JSON object a line: {"phase", "message"}. The last is {"phase": "built", …
 "image" where it made one, or {"phase": "failed", "message": a sentence for the person}.
 
 In the order of a launch: `cache` finds or builds; `fetching` brings the commit, or has `downloading` bring a list of files
-and `unpacking` open the one archive; `wishes` reads what its files ask for, by repo2docker's rules; `installing` has uv make it
+and `unpacking` open the one archive, on a served hub by the one way that `outward` leaves;
+`wishes` reads what its files ask for, by repo2docker's rules; `installing` has uv make it
 so and runs `postBuild`; `session` gives each session its own copies and the command of its server. `programs` runs other
 programs and talks to the agent. `keeping`, for the command `anybinder images`, lists and removes what is kept.
 

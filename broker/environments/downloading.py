@@ -208,6 +208,7 @@ def opener() -> urllib.request.OpenerDirector:
     made = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
+        Way(),
         urllib.request.HTTPHandler(),
         urllib.request.HTTPSHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
@@ -218,6 +219,19 @@ def opener() -> urllib.request.OpenerDirector:
     return made
 
 
+class Way(urllib.request.BaseHandler):
+    """To the one way there is, if there is one (`outward`), whatever the environment says of others."""
+
+    handler_order = 50  # before the environment's, and nothing is asked of two
+
+    def http_open(self, request: Any) -> None:
+        scheme = request.type
+        if address := programs.proxies.get(f"{scheme}_proxy"):
+            request.set_proxy(urlsplit(address).netloc, "http")
+
+    https_open = http_open
+
+
 class Outward(urllib.request.HTTPRedirectHandler):
     """Follows where the web leads, but not from the internet into a private network."""
 
@@ -225,7 +239,9 @@ class Outward(urllib.request.HTTPRedirectHandler):
         try:
             refuse(urlsplit(newurl))
             if private(urlsplit(newurl).hostname) and not private(urlsplit(req.full_url).hostname):
-                raise Failed(f"{req.host} leads on into a private network, from which nothing is fetched.")
+                raise Failed(
+                    f"{urlsplit(req.full_url).hostname} leads on into a private network, from which nothing is fetched."
+                )
         except Failed:
             fp.close()
             raise

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from broker.environments import downloading, programs
+from broker.environments import downloading, outward, programs
 from broker.environments.programs import Failed, tell
 
 ENTRIES = 1_000_000  # files of a repository; a tree of trees can claim any number
@@ -24,17 +24,28 @@ def fetch(spec: dict[str, Any], tree: Path) -> None:
         raise Failed(
             f"This backend does not know how to fetch {kind!r}. Choose another, or ask who runs it to update it."
         )
-    (downloading.fetch if kind == "files" else clone)(spec, tree)
+    with outward.only(inner_of(spec)):
+        (downloading.fetch if kind == "files" else clone)(spec, tree)
+
+
+def inner_of(spec: dict[str, Any]) -> list[str] | None:
+    """What of private networks may be asked, for whoever asks from anywhere; None for all of it. A machine of the session's
+    own has nothing to keep from it."""
+    return spec.get("inner") if spec.get("engine") else None
 
 
 def clone(spec: dict[str, Any], tree: Path) -> None:
     """The commit's files and nothing more in `tree`, submodules included. Raises Failed."""
     url, commit = spec["repo_url"], spec["commit"]
     check_url(url, allow_file=bool(spec.get("allow_file")))
+    web_only = inner_of(spec) is not None
+    if web_only and not url.lower().startswith(("http://", "https://")):
+        raise Failed("Here repositories are only fetched by https. Use the https address of this one.")
     if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", commit):
         raise Failed(f"{commit} is not a commit.")
     tell("fetching", f"Fetching commit {commit[:12]} of {spec['title']}")
-    git = Git(tree, limit=int(spec["clone_megabytes"]) * 1_000_000, allow_file=bool(spec.get("allow_file")))
+    limit, allow_file = int(spec["clone_megabytes"]) * 1_000_000, bool(spec.get("allow_file"))
+    git = Git(tree, limit=limit, allow_file=allow_file, web_only=web_only)
     tree.mkdir()
     git("init", "--quiet", "--template=")
     fetch_commit(git, url, commit)
@@ -57,7 +68,8 @@ def check_url(url: str, *, allow_file: bool) -> None:
 class Git:
     """Runs git on one working tree: no hooks, no prompts, no configuration of this computer, a limit on what it brings."""
 
-    def __init__(self, tree: Path, *, limit: int, allow_file: bool) -> None:
+    def __init__(self, tree: Path, *, limit: int, allow_file: bool, web_only: bool = False) -> None:
+        """`web_only`: no ssh, which would open for strangers what this computer's keys open, and which no proxy holds."""
         self.tree, self.limit = tree, limit
         self.env = {
             **programs.environment(),
@@ -66,7 +78,7 @@ class Git:
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
-            "GIT_ALLOW_PROTOCOL": "http:https:git:ssh" + (":file" if allow_file else ""),
+            "GIT_ALLOW_PROTOCOL": "http:https" + ("" if web_only else ":git:ssh") + (":file" if allow_file else ""),
             "GIT_LFS_SKIP_SMUDGE": "1",
             "LC_ALL": "C.UTF-8",
         }

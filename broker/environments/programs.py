@@ -28,6 +28,10 @@ copies: list[TextIO] = []
 """Files that get what the agent is told, so that others who want the same can read along."""
 
 
+proxies: dict[str, str] = {}
+"""Variables that name the only way to the network, while there is one (`outward`)."""
+
+
 def tell(phase: str, message: str, **more: Any) -> None:
     """One line for the agent. Credentials in URLs are blanked here, whoever says them."""
     line = json.dumps({"phase": phase, "message": without_credentials(message), **more})
@@ -44,7 +48,7 @@ def without_credentials(text: str) -> str:
 
 def environment() -> dict[str, str]:
     """What other programs see of our own environment: where programs are, the language, and the way to the network."""
-    return {name: os.environ[name] for name in (*PASSED_ON, *NETWORK) if name in os.environ}
+    return {name: os.environ[name] for name in (*PASSED_ON, *NETWORK) if name in os.environ} | proxies
 
 
 def variable(name: str, default: str = "") -> str:

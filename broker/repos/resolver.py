@@ -71,6 +71,15 @@ class Resolver:
         """How many look-ups GitHub leaves us in this hour, for the metric."""
         return self._asking.http.remaining(github.GitHub().api_url(self._asking))
 
+    @property
+    def inner(self) -> list[str] | None:
+        """Hosts and ports where a builder may fetch although they are on a private network; None where it may anywhere."""
+        chosen = self._asking.settings
+        if not chosen.served:
+            return None
+        urls = [url for host in chosen.hosts.values() for url in (host.url, host.api) if url]
+        return sorted({"{}:{}".format(*remotes.host_and_port(url)) for url in urls})
+
     def _fresh(self, spec: base.RepoSpec) -> base.Resolved:
         found = self._forgiving(spec)
         self._recent.put(spec, found)
