@@ -25,7 +25,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from broker.environments import programs
+from broker.environments import container, engines, programs
 from broker.environments.programs import Failed
 
 if TYPE_CHECKING:
@@ -45,14 +45,15 @@ REFUSED = (
     "168.63.129.16/32",  # Azure's inner services, a public address
     "224.0.0.0/3",  # multicast and reserved
 )
+REFUSED_IPV6 = ("fc00::/7", "fe80::/10", "fec0::/10")  # private, with Amazon's metadata; link-local; the older private
 RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 SECONDS = 20
 LOOKS = 50  # a tenth of a second each
 CANNOT = (
     "A container cannot be fenced off from this computer's network here, because {why}. Run the broker as root on a Linux "
-    "with iptables; or set the backend's network to none; or to open, where everybody who may launch here may also use "
-    "this computer's network."
+    "with iptables; or set the backend's network to none or open: what it builds may then use this computer's network, so "
+    "only the person at this computer may launch there."
 )
 
 
@@ -64,6 +65,8 @@ def ensure(client: docker.APIClient, engine: dict[str, Any]) -> str:
     kind = engine["network"]
     if kind == "none":
         return "none"
+    if kind == "fenced":
+        refuse_elsewhere(client)
     made = make_network(client, engine)
     if kind == "fenced":
         filter_bridged()
@@ -77,7 +80,15 @@ def before_build(engine: dict[str, Any]) -> None:
     A build needs a network even where a session gets none.
     """
     if engine["network"] == "fenced" or (engine["network"] == "none" and not why_not()):
+        with engines.client(engine) as client:
+            refuse_elsewhere(client)
         make_fence(engine.get("network_allowed") or [], name_servers())
+
+
+def refuse_elsewhere(client: docker.APIClient) -> None:
+    """Raises Failed where containers are not behind this computer's packet filter, and all rules in it would be for nothing."""
+    if container.reach(client.info()) != "direct":
+        raise Failed(CANNOT.format(why="the engine is rootless, or in a machine of its own, and its network elsewhere"))
 
 
 def make_network(client: docker.APIClient, engine: dict[str, Any]) -> dict[str, Any]:
@@ -160,9 +171,17 @@ def make_fence(allowed: list[str], names: list[str]) -> None:
         "OUTPUT": [f"-o {FENCED} -j ANYBINDER-OUT"],
     }
     put_in_place("iptables", chains(allowed, names), leads)
-    if shutil.which("ip6tables", path=path()):  # our network has no IPv6
-        way_in, way_out = ([f"{way} {FENCED} -j DROP"] for way in ("-i", "-o"))
-        put_in_place("ip6tables", [], {"FORWARD": way_in, "INPUT": way_in, "OUTPUT": way_out})
+    if shutil.which("ip6tables", path=path()):
+        put_in_place("ip6tables", [], inner_ipv6())
+
+
+def inner_ipv6() -> dict[str, list[str]]:
+    """By chain. Our network has no IPv6; the engine's default bridge may have, and then there is a way in for builds."""
+    refuse = "-j REJECT --reject-with icmp6-adm-prohibited"
+    way_in, way_out = ([f"{way} {FENCED} -j DROP"] for way in ("-i", "-o"))
+    private = [f"-d {each} -i {bridge} {refuse}" for bridge in BUILDS for each in REFUSED_IPV6]
+    asks = [f"-i {bridge} ! -p ipv6-icmp -m conntrack ! --ctstate RELATED,ESTABLISHED {refuse}" for bridge in BUILDS]
+    return {"FORWARD": [*way_in, *private], "INPUT": [*way_in, *asks], "OUTPUT": way_out}
 
 
 def put_in_place(program: str, lines: list[str], leads: dict[str, list[str]]) -> None:
@@ -225,7 +244,7 @@ def remove_fence() -> None:
 def leads_to_ours(words: list[str], program: str) -> bool:
     """Whether we have put this rule there; the engine's own rules for the bridge go with the network."""
     if program == "ip6tables":
-        return words[4:] == ["-j", "DROP"] and words[3] == FENCED
+        return " ".join(words[2:]) in inner_ipv6().get(words[1], [])
     return words[-1].startswith("ANYBINDER")
 
 

@@ -112,8 +112,8 @@ class LocalProvider(Provider):
 
     @property
     def confined(self) -> bool:
-        """True in containers, unless they may use this computer's network, and with it what trusts this computer."""
-        return self._engine is not None and self._engine.network != "open"
+        """True in containers, unless they or their builds may use this computer's network."""
+        return self._engine is not None and self._engine.confined
 
     def sign_in(self, connection: Connection, identity_token: str | None) -> Credential:  # noqa: ARG002
         """Nothing to trade: whoever runs this process may use this computer."""

@@ -44,8 +44,8 @@ SETTINGS = (
 )  # fmt: skip
 CANNOT_FENCE = (
     "A container cannot be fenced off from this computer's network, because {why}. Run the broker as root on a Linux with "
-    "iptables; or set this backend's network to none; or to open, where everybody who may launch here may also use this "
-    "computer's network."
+    "iptables; or set this backend's network to none or open: what it builds may then use this computer's network, so "
+    "only the person at this computer may launch there."
 )
 
 
@@ -80,14 +80,15 @@ class Engine:
             return None
         return size
 
+    @property
+    def confined(self) -> bool:
+        """Whether neither sessions nor builds reach this computer's network, and with it what trusts this computer: a build
+        has a network also where a session has none."""
+        return self.network == "fenced" or (self.network == "none" and not why_no_fence())
+
     def refuse_without_fence(self) -> None:
         """Raises InvalidOrder, with what to do, where a fence is wanted and cannot be made."""
-        why = "the broker does not run as root" if os.geteuid() != 0 else ""
-        if not sys.platform.startswith("linux"):
-            why = "this is no Linux"
-        elif not why and not shutil.which("iptables", path="/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin"):
-            why = "there is no iptables"
-        if self.network == "fenced" and why:
+        if self.network == "fenced" and (why := why_no_fence()):
             raise InvalidOrder(CANNOT_FENCE.format(why=why))
 
     def told(self, order: Order) -> dict[str, Any]:
@@ -105,6 +106,17 @@ class Engine:
             "labels": order.tag.as_labels(),
             **self.building,
         }
+
+
+def why_no_fence() -> str:
+    """Why no fence can be made here; empty where one can."""
+    if not sys.platform.startswith("linux"):
+        return "this is no Linux"
+    if os.geteuid() != 0:
+        return "the broker does not run as root"
+    return (
+        "" if shutil.which("iptables", path="/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin") else "there is no iptables"
+    )
 
 
 def configured(configuration: Mapping[str, str]) -> Engine | None:

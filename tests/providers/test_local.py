@@ -599,6 +599,16 @@ def test_a_setting_of_an_engine_that_cannot_work_is_refused_with_a_sentence(conf
 def test_only_containers_keep_a_session_in(configuration):
     assert not LocalProvider(configuration).confined
     assert LocalProvider(configuration | {"engine": "podman"}).confined
+    assert not LocalProvider(configuration | {"engine": "podman", "network": "open"}).confined
+
+
+@pytest.mark.parametrize(("user", "confined"), [(0, True), (1000, False)])
+def test_without_a_network_a_session_is_kept_in_only_where_its_build_is(configuration, monkeypatch, user, confined):
+    """A build has a network in any case, and only root can fence that."""
+    monkeypatch.setattr("providers.local.engine.os.geteuid", lambda: user)
+    monkeypatch.setattr("providers.local.engine.shutil.which", lambda *_, **__: "/sbin/iptables")
+    monkeypatch.setattr("providers.local.engine.sys.platform", "linux")
+    assert LocalProvider(configuration | {"engine": "docker", "network": "none"}).confined is confined
 
 
 @pytest.mark.parametrize("verb", ["offers", "provision", "describe", "terminate", "instances"])
