@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from broker.environments import cache, fetching, network, programs, wishes
+from broker.environments import cache, engines, fetching, network, programs, wishes
 from broker.environments.programs import Failed, tell
 from broker.environments.transcript import Transcript
 
+PODMAN_LEAVES_THE_FENCE = (4, 5)  # the first whose builds know --network in a step
 READ = (
     "Dockerfile", "Dockerfile.dockerignore", ".dockerignore", ".containerignore", "environment.yml", "environment.yaml",
     "requirements.txt", "requirements3.txt", "runtime.txt", "apt.txt", "postBuild", "start", "install.R", "DESCRIPTION",
@@ -37,6 +39,7 @@ def build(spec: dict[str, Any], *, name: str, key: str, labels: dict[str, str]) 
             (work / folder).mkdir(mode=0o700, parents=True)
         fetching.fetch(spec, work / "tree")
         check_links(work / "tree", spec.get("subdir") or "")
+        check_recipe(work / "tree", spec.get("subdir") or "", spec["engine"])
         network.before_build(spec["engine"])
         run(work, spec, {"name": name, "key": key, "labels": labels})
     finally:
@@ -53,6 +56,25 @@ def check_links(tree: Path, subdir: str) -> None:
     for file in READ:
         for place in {folder, root}:
             wishes.file_in(root, place / file)
+
+
+def check_recipe(tree: Path, subdir: str, engine: dict[str, Any]) -> None:
+    """Raises Failed where a Dockerfile, or an image that it begins with, could have a step run in this computer's own
+    network (`RUN --network=host`): Docker's client has to allow that, Podman's cannot forbid it."""
+    root = tree / subdir
+    if (
+        engine["kind"] != "podman"
+        or engine["network"] == "open"
+        or not (wishes.binder_folder(root) / "Dockerfile").exists()
+    ):
+        return
+    with engines.client(engine) as client:
+        version = tuple(int(part) for part in re.findall(r"\d+", str(client.version().get("Version")))[:2])
+    if version >= PODMAN_LEAVES_THE_FENCE:
+        raise Failed(
+            "Here a Dockerfile is not built: Podman would let it reach the network of the computer that it is built on. "
+            "Use requirements.txt or another of repo2docker's files, or a backend with Docker."
+        )
 
 
 def run(work: Path, spec: dict[str, Any], image: dict[str, Any]) -> None:

@@ -6,12 +6,13 @@ import contextlib
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from broker.environments import engines, network
+from broker.environments import building, engines, network
 from broker.environments.programs import Failed
 
 
@@ -62,3 +63,30 @@ def test_a_build_has_no_way_in_by_ipv6() -> None:
     )
     for line in lines:
         assert network.leads_to_ours(line.split(), "ip6tables")
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept_in", "version", "file", "built"),
+    [
+        ("podman", "fenced", "4.3.1", "Dockerfile", True),
+        ("podman", "fenced", "4.5.0", "Dockerfile", False),
+        ("podman", "none", "5.4.2-dev", "binder/Dockerfile", False),
+        ("podman", "fenced", "5.4.2", "requirements.txt", True),
+        ("podman", "open", "5.4.2", "Dockerfile", True),
+        ("docker", "fenced", "28.0.1", "Dockerfile", True),
+    ],
+)
+def test_no_dockerfile_leaves_the_fence_by_a_step_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, kept_in: str, version: str, file: str, built: bool
+) -> None:
+    """`RUN --network=host`, or an image whose ONBUILD says so."""
+
+    @contextlib.contextmanager
+    def client(*_: object, **__: object) -> Iterator[Any]:
+        yield SimpleNamespace(version=lambda: {"Version": version})
+
+    monkeypatch.setattr(engines, "client", client)
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("FROM x\nRUN --network=host y\n")
+    with contextlib.nullcontext() if built else pytest.raises(Failed, match="a Dockerfile is not built"):
+        building.check_recipe(tmp_path, "", {"kind": kind, "network": kept_in})
