@@ -46,7 +46,8 @@ def take(service: Service, launch: Launch, most: int | None) -> Queued | None:
         return None
     with service.db.transaction() as session:
         db.one_at_a_time(session, f"seats {launch.backend}")
-        before = len(_waiting(session, launch.backend, before=launch))
+        waiting = _waiting(launch.backend, before=launch)
+        before = session.scalar(sa.select(sa.func.count()).select_from(waiting.subquery())) or 0
         if most is None or _taken(session, launch.backend) + before < most:
             session.execute(sa.update(Launch).where(Launch.id == launch.id).values(seated_at=service.now()))
             return None
@@ -56,10 +57,10 @@ def take(service: Service, launch: Launch, most: int | None) -> Queued | None:
 def call_next(service: Service, backend: str) -> None:
     """A seat is free: have the launch that waited longest look again, now."""
     with service.db.transaction() as session:
-        waiting = _waiting(session, backend)
-        if waiting:
-            session.execute(sa.update(Launch).where(Launch.id == waiting[0]).values(due_at=service.now()))
-            db.after_commit(session, lambda: service.queue.enqueue("advance", waiting[0]))
+        found = session.scalar(_waiting(backend).order_by(Launch.created_at, Launch.id).limit(1))
+        if found is not None:
+            session.execute(sa.update(Launch).where(Launch.id == found).values(due_at=service.now()))
+            db.after_commit(session, lambda: service.queue.enqueue("advance", found))
 
 
 def _taken(session: orm.Session, backend: str) -> int:
@@ -68,8 +69,9 @@ def _taken(session: orm.Session, backend: str) -> int:
     return session.scalar(query.where(*taken)) or 0
 
 
-def _waiting(session: orm.Session, backend: str, before: Launch | None = None) -> list[str]:
-    """Those without a seat, the oldest first; with `before` only those older than it."""
+def _waiting(backend: str, before: Launch | None = None) -> sa.Select[tuple[str]]:
+    """Those without a seat; with `before` only those older than it. To be counted in the table: everybody who waits looks
+    every now and then."""
     query = sa.select(Launch.id).where(
         Launch.backend == backend,
         Launch.state == State.WAITING,
@@ -80,7 +82,7 @@ def _waiting(session: orm.Session, backend: str, before: Launch | None = None) -
         earlier = Launch.created_at < before.created_at
         same = sa.and_(Launch.created_at == before.created_at, Launch.id < before.id)
         query = query.where(sa.or_(earlier, same))
-    return list(session.scalars(query.order_by(Launch.created_at, Launch.id)))
+    return query
 
 
 def _expected_seconds(service: Service, launch: Launch, before: int, most: int) -> float | None:

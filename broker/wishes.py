@@ -126,7 +126,8 @@ def row(
     return Launch(
         id=wish.launch_id or crypto.new_id(12),
         person=person.id,
-        name=wish.name or f"{found.slug[:40]}-{crypto.new_id(6)}",
+        # Two of nobody's may have no name in common: the second would be given the first one's session.
+        name=wish.name or f"{found.slug[:40]}-{wish.launch_id or crypto.new_id(6)}",
         fingerprint=_fingerprint(found.repo_url, found.commit, path, backend.name, asdict(has)),
         spec=found.spec_string,
         repo_url=found.repo_url,

@@ -94,7 +94,12 @@ def door_of(request: Request) -> Door:
 
 def bearer(request: Request) -> str:
     """The token after `Bearer` or `token`; empty where there is none."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return shown(request.headers)
+
+
+def shown(headers: Headers) -> str:
+    """The same of these headers."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() in ("bearer", "token") else ""
 
 
@@ -165,8 +170,8 @@ class Guard:
             sentence = self._banned.sentence(callers.address(scope, self._trusted))
             if sentence:
                 return _refuse(403, sentence, "banned_network")
-        if scope["path"].startswith("/agent/") or headers.get("authorization"):
-            return None  # bearers carry their own proof; a browser never adds one by itself
+        if scope["path"].startswith("/agent/") or shown(headers):
+            return None  # bearers carry their own proof; a browser adds passwords by itself, and never one of these
         if scope["method"] in CHANGING and not same_origin(host, headers):
             return _refuse(403, "Another page tried to do this. Open Anybinder itself and do it there.", "origin")
         return None

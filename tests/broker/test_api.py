@@ -173,6 +173,7 @@ def test_nothing_is_answered_without_the_key(client: TestClient, method: str, pa
         {"Sec-Fetch-Site": "same-site"},
         {"Sec-Fetch-Site": "none"},
         {"Origin": "http://localhost:8000", "Sec-Fetch-Site": "cross-site"},
+        {"Origin": "http://evil.example", "Authorization": "Basic YTpi"},
         {},
     ],
 )

@@ -45,6 +45,14 @@ def test_the_same_name_with_changed_parameters_says_what_changed(bench: Bench) -
         bench.request(name="a", path="notes.ipynb")
 
 
+def test_two_launches_of_chosen_ids_never_meet_by_a_name_that_was_made_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All visitors are one person to the table."""
+    monkeypatch.setattr("broker.crypto.new_id", lambda length: "a" * length)
+    assert [bench.request(launch_id=chosen).id for chosen in ("b" * 12, "c" * 12)] == ["b" * 12, "c" * 12]
+
+
 def test_a_name_is_free_again_once_its_launch_has_stopped(bench: Bench) -> None:
     first = bench.request(name="a")
     launches.stop(bench.at, first.id)
