@@ -16,7 +16,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import structlog
 from fastapi import APIRouter, Header, Query, Request
@@ -31,6 +31,7 @@ from broker.web import building, callers, deps, limits, tokens
 
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["binder"])
+Found = TypeVar("Found")
 EVENT_STREAM = "text/event-stream"
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 KEEPALIVE = ":keepalive\n\n"
@@ -66,6 +67,10 @@ class Builds:
         self.limit = limits.RateLimit(service.settings)
         self.banned = callers.Banned(service.settings.ban_networks)
         self._threads = ThreadPoolExecutor(LOOKING, thread_name_prefix="build")
+
+    async def in_turn(self, work: Callable[[], Found]) -> Found:
+        """Do this in a thread of ours: what asks somebody else's host must not take the threads that everything else has."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def kept_alive(self, work: Callable[[], Any]) -> AsyncIterator[Any]:
         """Do this in a thread of ours: None now and then while it lasts, then what came of it. Whoever leaves ends nothing."""

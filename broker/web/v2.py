@@ -26,7 +26,7 @@ from starlette.responses import RedirectResponse, Response
 from broker import backends, errors, launches, people, placement, repos, sessions
 from broker.models import Launch, State
 from broker.service import Service
-from broker.web import building, callers, deps, pages, tokens, views
+from broker.web import binder, building, callers, deps, pages, tokens, views
 from providers import errors as clouds
 
 router = APIRouter(include_in_schema=False)
@@ -208,8 +208,13 @@ def follow(request: Request, at: deps.At, choose: str = "") -> Response:
 
 
 @router.post("/v2/{prefix}/{spec:path}")
-def start(request: Request, at: deps.At, build_token: Annotated[str, Form()] = "") -> Response:
+async def start(request: Request, at: deps.At, build_token: Annotated[str, Form()] = "") -> Response:
     """The same without JavaScript: launch it, and go to a page that says how far it is."""
+    builds: binder.Builds = request.app.state.builds
+    return await builds.in_turn(functools.partial(_start, request, at, build_token))
+
+
+def _start(request: Request, at: Service, build_token: str) -> Response:
     link, person = read(request), deps.signed_in(request)
     try:
         found = _launched(request, at, link, build_token)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -17,7 +18,7 @@ from starlette.datastructures import QueryParams
 
 from broker import app, backends, launches, people, repos, sessions, settings
 from broker.models import Launch, State
-from broker.web import tokens, v2
+from broker.web import building, tokens, v2
 from tests.broker.conftest import Bench
 from tests.doubles.desk_cloud import DeskCloud
 
@@ -460,6 +461,21 @@ def ready(bench: Bench, launch_id: str) -> None:
     sessions.tunnelled(bench.at, launch_id)
     launches.advance(bench.at, launch_id)
     assert launches.get(bench.at, people.bearer(launch_id), launch_id).state is State.READY
+
+
+def test_a_button_takes_none_of_the_threads_that_everything_else_has(
+    anyone: TestClient, hub: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty strangers who name hosts that answer slowly would keep everybody else waiting."""
+    threads: list[str] = []
+
+    def slow(*_: object) -> None:
+        threads.append(threading.current_thread().name)
+        raise building.Failed("It takes too long.")
+
+    monkeypatch.setattr(building, "requested", slow)
+    assert "It takes too long." in press(anyone, hub).text
+    assert threads[0].startswith("build")
 
 
 def test_a_button_launches_and_leads_through_a_page_into_the_session(anyone: TestClient, hub: Bench) -> None:
