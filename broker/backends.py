@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 
-from broker import errors, settings
+from broker import errors, repos, settings
 from broker.people import Person
 from broker.service import Service
 from providers import base
@@ -100,6 +100,15 @@ def _configured(service: Service) -> dict[str, Backend]:
     return service.backends
 
 
+def check(chosen: settings.Settings) -> None:
+    """Raises BadRequest or a ProviderError, with a sentence, where a backend or host cannot be what its setting says."""
+    for setting in chosen.backends:
+        _build(chosen, setting)
+    unknown = sorted(set(chosen.hosts) - {*repos.providers, "doi"})
+    if unknown:
+        raise errors.BadRequest(f"hosts.{unknown[0]}: the hosts are {', '.join(sorted(repos.providers))} and doi.")
+
+
 def _build(chosen: settings.Settings, setting: settings.BackendSetting) -> Backend:
     kinds = installed()
     if setting.provider not in kinds:
@@ -108,6 +117,13 @@ def _build(chosen: settings.Settings, setting: settings.BackendSetting) -> Backe
             f"Installed are: {', '.join(sorted(kinds))}."
         )
     kind: type[base.Provider] = kinds[setting.provider].load()
+    known = [each.name for each in kind.settings]
+    for name in setting.configuration:
+        if name not in known:
+            raise errors.BadRequest(
+                f"The backend “{setting.name}” sets “{name}”, which “{setting.provider}” does not have. "
+                f"It has: {', '.join(known)}."
+            )
     provider = kind({**_places(chosen, kind), **setting.configuration})
     return Backend(name=setting.name, title=setting.title or kind.title, provider=provider, setting=setting)
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from broker.home import default_home
@@ -26,6 +26,8 @@ from broker.home import default_home
 
 class ResourceSetting(BaseModel):
     """What a machine or container for one session has. Empty: whatever the backend gives."""
+
+    model_config = ConfigDict(extra="forbid")
 
     cpu: float | None = Field(None, gt=0)
     memory_mb: int | None = Field(None, gt=0)
@@ -60,6 +62,8 @@ class Policy(BaseModel):
     A host's patterns see BinderHub's string without its prefix (`owner/name/ref`), a backend's see it with (`gh/owner/…`);
     what was asked for is looked at, and what it resolved to.
     """
+
+    model_config = ConfigDict(extra="forbid")  # a misspelt banned_specs would ban nothing
 
     allowed_specs: tuple[str, ...] = ()
     """Regular expressions: only what matches one of them may run. Empty: everything may."""
@@ -235,7 +239,7 @@ class Settings(BaseSettings):
     def _names_and_networks_exist(self) -> Self:
         known = [backend.name for backend in self.backends]
         if self.binder_backend and self.binder_backend not in known:
-            raise ValueError(f"binder_backend is none of the backends: {', '.join(known)}.")
+            raise ValueError(f"binder_backend {self.binder_backend!r} is none of the backends: {', '.join(known)}.")
         for network in self.ban_networks:
             ipaddress.ip_network(network)
         return self

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import pydantic
 
-from broker import client, logs, reaper, service, serving, settings
+from broker import backends, client, errors, logs, reaper, service, serving, settings
 from broker.browser import open_page
 from broker.cli import give_up, say
+from providers import errors as clouds
 
 
 def up(*, port: int | None, browser: bool, while_needed: bool = False, ready_fd: int | None = None) -> None:
@@ -28,12 +31,25 @@ def _settings(port: int | None = None) -> settings.Settings:
     """The settings in force. Ends with a sentence where one cannot be used."""
     try:
         chosen = settings.current()
+        backends.check(chosen)
     except pydantic.ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_input=False)
-        )
+        wrong = "; ".join(map(_in_words, error.errors(include_input=False)))
         give_up(f"A setting cannot be used: {wrong}.", 2)
+    except tomllib.TOMLDecodeError as error:
+        give_up(f"{settings.default_home() / 'config.toml'} is no TOML: {error}.", 2)
+    except (errors.BrokerError, clouds.ProviderError) as error:
+        give_up(f"A setting cannot be used: {error}", 2)
     return chosen if port is None else chosen.model_copy(update={"port": port})
+
+
+def _in_words(wrong: Mapping[str, Any]) -> str:
+    where = ".".join(map(str, wrong["loc"]))
+    what = (
+        "is no setting"
+        if wrong["type"] == "extra_forbidden"
+        else wrong["msg"].removeprefix("Value error, ").rstrip(".")
+    )
+    return f"{where}: {what}" if where else what
 
 
 def _serve(chosen: settings.Settings, *, browser: bool, while_needed: bool, ready_fd: int | None) -> None:

@@ -46,7 +46,10 @@ function hear(event) {
   const phase = (event.phase || "").toLowerCase();
   if (event.message) add(event.message.trimEnd(), phase);
   if (phase === "failed") return fail(event);
-  if (phase !== "waiting") part("going").hidden = false;
+  // The first event is ours to everybody; whatever follows is said by a launch, which can be stopped.
+  if (log.childElementCount + waiting.length > 1) part("going").hidden = false;
+  part("advice").hidden = phase !== "waiting";
+  part("advice").textContent = phase === "waiting" ? event.message : "";
   reach(steps.findIndex((step) => step.dataset.phases.split(" ").includes(phase)));
   if (phase === "ready") enter(event);
 }
