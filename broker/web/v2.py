@@ -62,7 +62,7 @@ class Link:
 
     @property
     def title(self) -> str:
-        return f"{self.provider.title}: {self.spec}"
+        return f"{self.provider.title}: {unquote(self.spec)}"
 
 
 def read(request: Request) -> Link:
