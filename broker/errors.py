@@ -13,6 +13,7 @@ BrokerError
 ├── RepoQuota               too many sessions of this repository run
 ├── LaunchFailed            a step cannot go on; ends this launch
 │   ├── NoBackend           nothing can take it
+│   ├── NobodyWaits         who asked for it has left while it waited for a seat
 │   ├── NoOfferLeft         every offer was tried
 │   ├── BootTimeout         the instance never reported
 │   ├── BuildTimeout        the build took too long
@@ -102,6 +103,12 @@ class NoBackend(LaunchFailed):
     """Nothing here can run this. Choose another place to run."""
 
     status_code, reason = 409, "no_backend"
+
+
+class NobodyWaits(LaunchFailed):
+    """Nobody was seen waiting for it any more, so it has given up its turn. Open the link again."""
+
+    status_code, reason = 409, "left"
 
 
 class NoOfferLeft(LaunchFailed):

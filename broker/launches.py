@@ -313,6 +313,8 @@ def place(service: Service, launch: Launch) -> Next:
     backend = placement.choose(service, people.of(launch.person), launch.backend)
     most = backend.setting.max_sessions
     if queued := seats.take(service, launch, most):
+        if people.of(launch.person).anonymous and seats.is_left(service, launch):
+            raise errors.NobodyWaits
         say = None if launch.message == str(queued) else str(queued)
         columns = {"message": str(queued)} if say else {}
         return Next(state=State.WAITING, wait=seats.LOOK_SECONDS, phase=Phase.WAITING, say=say, columns=columns)

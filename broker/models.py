@@ -92,6 +92,8 @@ class Launch(Table):
     created_at: Mapped[dt.datetime]
     seated_at: Mapped[dt.datetime | None]
     """When it got its seat on the backend; a full backend lets launches wait, the oldest first."""
+    followed_at: Mapped[dt.datetime | None]
+    """When somebody was last seen to follow it while it waited for a seat: a visitor who has left keeps no turn."""
     entered_at: Mapped[dt.datetime]
     """When the present state began."""
     ready_at: Mapped[dt.datetime | None]

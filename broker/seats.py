@@ -14,6 +14,7 @@ from broker.models import Launch, State
 from broker.service import Service
 
 LOOK_SECONDS = 10  # between two looks of one that waits, should the word that a seat is free have been lost
+PATIENCE = dt.timedelta(minutes=2)  # a stream says every 25 s that it is there; a phone in a pocket may miss a few
 HISTORY = 50  # newest sessions that an expectation is made from
 
 
@@ -52,6 +53,18 @@ def take(service: Service, launch: Launch, most: int | None) -> Queued | None:
             session.execute(sa.update(Launch).where(Launch.id == launch.id).values(seated_at=service.now()))
             return None
     return Queued(before=before, seconds=_expected_seconds(service, launch, before, most))
+
+
+def follow(service: Service, launch_id: str) -> None:
+    """Somebody is there who waits for it. Called as long as they are; nothing happens once it has its seat."""
+    waiting = (Launch.id == launch_id, Launch.state == State.WAITING, Launch.seated_at.is_(None))
+    with service.db.transaction() as session:
+        session.execute(sa.update(Launch).where(*waiting).values(followed_at=service.now()))
+
+
+def is_left(service: Service, launch: Launch) -> bool:
+    """Whether nobody was seen to wait for it for too long."""
+    return service.now() - (launch.followed_at or launch.created_at) > PATIENCE
 
 
 def call_next(service: Service, backend: str) -> None:

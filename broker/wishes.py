@@ -154,6 +154,7 @@ def row(
         reason="",
         message="",
         created_at=now,
+        followed_at=now,
         entered_at=now,
         deadline_at=now + preparing(chosen) + dt.timedelta(hours=hours),
         due_at=now,

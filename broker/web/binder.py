@@ -24,8 +24,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
-from broker import crypto, errors, events, people
-from broker.models import Launch, Phase
+from broker import crypto, errors, events, people, seats
+from broker.models import Launch, Phase, State
 from broker.service import Service
 from broker.web import building, callers, deps, limits, tokens
 
@@ -239,6 +239,8 @@ async def _stream(at: Service, builds: Builds, admitted: Admitted) -> AsyncItera
         yield framed(LAST, outcome or building.failed("The broker met an error of its own."))
         return
     async for line in events.follow(at, launch_id, admitted.after or FIRST):
+        if line is None or (line["state"] == State.WAITING and line["id"] > 1):
+            await run_in_threadpool(seats.follow, at, launch_id)
         if line is None:
             yield KEEPALIVE
             continue

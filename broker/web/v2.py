@@ -23,7 +23,7 @@ from markupsafe import Markup
 from starlette.datastructures import QueryParams
 from starlette.responses import RedirectResponse, Response
 
-from broker import backends, errors, launches, people, placement, repos, sessions
+from broker import backends, errors, launches, people, placement, repos, seats, sessions
 from broker.models import Launch, State
 from broker.service import Service
 from broker.web import binder, building, callers, deps, pages, tokens, views
@@ -342,6 +342,8 @@ def progress(request: Request, at: deps.At, launch_id: str, mark: str) -> Respon
         answer = RedirectResponse(there, status_code=pages.SEE_OTHER)
         answer.headers.update({"cache-control": "no-store", "referrer-policy": "no-referrer"})
         return answer
+    if found.state is State.WAITING:
+        seats.follow(at, found.id)
     lines = views.newest_lines(at, found)
     asked = found.request.get("binder_request", "")
     again = f"/{asked}" + (f"?{request.url.query}" if request.url.query else "") if asked else "/"

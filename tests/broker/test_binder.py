@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from broker import app, events, instances, launches, people, repos, sessions, settings
-from broker.models import Launch, State
+from broker.models import Launch, Phase, State
 from broker.web import binder, tokens
 from tests.broker.conftest import AGENT, Bench
 from tests.broker.streams import Stream
@@ -539,6 +539,13 @@ def test_a_full_hub_lets_wait_and_says_how_long(make_hub: Callable[..., Hub]) ->
         launches.advance(hub.bench.at, waiting.id)
         until(lambda: any("Everything is taken" in event["message"] for event in stream.events), what="a place")
         assert stream.events[-1]["phase"] == "waiting"
+        hub.bench.clock.move(minutes=10)
+        with hub.bench.at.db.transaction() as session:
+            launch = launches.locked(session, waiting.id)
+            assert launch is not None
+            events.append(hub.bench.at, session, launch, "Still waiting.", phase=Phase.WAITING)
+        now = hub.bench.clock.time
+        until(lambda: hub.bench.launch(waiting.id).followed_at == now, what="the stream to say that somebody is there")
 
 
 def test_a_hub_without_a_place_for_it_says_where_to_go(make_hub: Callable[..., Hub]) -> None:

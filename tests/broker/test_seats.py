@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from broker import backends, launches, seats, settings
+from broker import backends, launches, people, seats, settings, wishes
 from broker.models import Launch, State
 from tests.broker.conftest import Bench
 
@@ -120,3 +120,37 @@ def test_a_hundred_at_once_get_no_more_seats_than_there_are(make_bench: Callable
 def test_a_backend_without_a_limit_lets_everybody_in(bench: Bench) -> None:
     assert backends.named(bench.at, "desk").setting.max_sessions is None
     assert {ask(bench).state for _ in range(5)} == {State.STARTING}
+
+
+def visit(bench: Bench) -> Launch:
+    """A visitor's launch, as `/build` asks for it."""
+    bench.clock.move(seconds=1)
+    return bench.advance(launches.request(bench.at, people.ANONYMOUS, wishes.Wish(repo=bench.repo))[0])
+
+
+def test_a_visitor_who_has_left_keeps_nobody_waiting(make_bench: Callable[..., Bench]) -> None:
+    bench = limit(make_bench(binder_backend="desk"), 1)
+    first, left, stays = visit(bench), visit(bench), visit(bench)
+    for _ in range(5):
+        bench.clock.move(seconds=30)
+        seats.follow(bench.at, stays.id)
+        left, stays = bench.advance(left), bench.advance(stays)
+    bench.until_stopped(left)
+    assert bench.launch(left.id).reason == "left"
+    assert bench.phases(left)[-1] == "failed"
+    assert stays.state is State.WAITING
+    end(bench, first)
+    assert bench.advance(stays).state is State.STARTING
+
+
+def test_who_is_signed_in_may_leave_and_come_back(full: Bench) -> None:
+    *_, third = (ask(full) for _ in range(3))
+    full.clock.move(hours=1)
+    assert full.advance(third).state is State.WAITING
+
+
+def test_following_what_has_its_seat_changes_nothing(bench: Bench) -> None:
+    launch = ask(bench)
+    bench.clock.move(hours=1)
+    seats.follow(bench.at, launch.id)
+    assert bench.launch(launch.id).followed_at == launch.followed_at

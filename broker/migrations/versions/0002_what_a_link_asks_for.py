@@ -24,6 +24,7 @@ def upgrade() -> None:
         table.add_column(sa.Column("build_only", sa.Boolean(), nullable=False, server_default=sa.false()))
         table.add_column(sa.Column("image", sa.Text(), nullable=False, server_default=""))
         table.add_column(sa.Column("seated_at", db.UTC(timezone=True), nullable=True))
+        table.add_column(sa.Column("followed_at", db.UTC(timezone=True), nullable=True))
     # What was running before there were places has one.
     op.execute("UPDATE launches SET seated_at = created_at WHERE state != 'waiting'")
     with op.batch_alter_table("consents") as table:
