@@ -233,6 +233,10 @@ class Settings(BaseSettings):
     def _served_brokers_need_a_domain(self) -> Self:
         if self.public_url and not self.public_url.startswith("https://"):
             raise ValueError("public_url must begin with https://: agents and browsers send secrets to it.")
+        if self.public_url and self.session_domain == "localhost":
+            raise ValueError(
+                "public_url needs a session_domain of its own, which serves nothing else: sessions live below it."
+            )
         return self
 
     @model_validator(mode="after")

@@ -144,6 +144,8 @@ def test_what_is_not_the_internet(address):
 
 def test_a_served_broker_tells_builders_where_they_may_look(tmp_path):
     hosts = {"gl": settings.HostSetting(url="https://gitlab.campus.example"), "gh": settings.HostSetting(token="t")}
-    served = settings.Settings(home=tmp_path, public_url="https://hub.example.org", hosts=hosts)
+    served = settings.Settings(
+        home=tmp_path, public_url="https://hub.example.org", session_domain="x.example", hosts=hosts
+    )
     assert repos.Resolver(served).inner == ["gitlab.campus.example:443"]
     assert repos.Resolver(settings.Settings(home=tmp_path, hosts=hosts)).inner is None

@@ -32,6 +32,10 @@ BACKEND = '[[backends]]\nname = "here"\nprovider = "local"\n'
             f'{BACKEND}configuration = {{ engin = "docker" }}',
             "The backend “here” sets “engin”, which “local” does not have.",
         ),
+        (
+            'public_url = "https://hub.example"',
+            "public_url needs a session_domain of its own, which serves nothing else",
+        ),
         ("port =", "config.toml is no TOML: "),
     ],
 )

@@ -124,7 +124,7 @@ def test_a_branch_named_beside_such_a_link_says_where_the_address_ends(tmp_path,
 
 def test_a_served_broker_looks_for_the_end_of_an_address_only_where_it_may(tmp_path, resolver):
     commit = add_commit_after(tmp_path, "a/b", "x/y")
-    served = {"public_url": "https://hub.example"}
+    served = {"public_url": "https://hub.example", "session_domain": "s.example"}
     with GitServer(tmp_path) as server:
         spec = repos.RepoSpec.parse(f"git/{quote(f'{server.url}/a/b')}/x/y")
         assert resolver(**served, allowed=(ipaddress.ip_network("127.0.0.1/32"),)).resolve(spec).commit == commit

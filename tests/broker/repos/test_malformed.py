@@ -90,7 +90,7 @@ def test_a_malformed_repository_is_refused_with_what_to_do(text):
 @pytest.mark.parametrize("served", [False, True])
 @pytest.mark.parametrize(("prefix", "text"), [(prefix, text) for prefix, texts in NOT_THERE.items() for text in texts])
 def test_what_is_not_there_is_refused_with_what_to_do(hosts, resolver, prefix, text, served):
-    options = {"public_url": "https://hub.example"} if served and prefix != "git" else {}
+    options = {"public_url": "https://hub.example", "session_domain": "s.example"} if served and prefix != "git" else {}
     asking = resolver(hosts=hosts.settings, **options)
     refused(lambda: asking.resolve(repos.RepoSpec.parse(text.format(hosts.git))))
 

@@ -145,7 +145,7 @@ def test_what_cannot_be_read_is_said_and_tried_again(smart, resolver, wanting):
 
 def test_a_served_broker_reads_where_it_may_and_nowhere_else(smart, resolver, wanting):
     found = found_at(resolver(), smart, "wanting")
-    served = {"public_url": "https://hub.example"}
+    served = {"public_url": "https://hub.example", "session_domain": "s.example"}
     assert resolver(**served, allowed=(ipaddress.ip_network("127.0.0.1/32"),)).read(found, PATHS)
     before = len(smart.requests)
     with pytest.raises(errors.NotAllowed):

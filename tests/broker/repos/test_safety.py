@@ -25,7 +25,7 @@ from tests.doubles.git_server import GitServer
 from tests.waiting import until
 
 HERE = (ipaddress.ip_network("127.0.0.1/32"),)
-SERVED = {"public_url": "https://hub.example"}
+SERVED = {"public_url": "https://hub.example", "session_domain": "s.example"}
 
 
 class Names:

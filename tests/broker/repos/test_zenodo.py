@@ -149,7 +149,10 @@ def test_names_that_lead_out_and_records_that_are_too_big_cost_nobody_a_machine(
 def test_a_served_broker_lists_no_file_on_a_private_network(zenodo, resolver):
     zenodo.record("1001", {"x": b"x"})
     rows = zenodo.json["/api/records/1001"]["files"]
-    options = {"hosts": {"zenodo": {"api": zenodo.api, "url": zenodo.url}}, "public_url": "https://hub.example"}
+    options = {
+        "hosts": {"zenodo": {"api": zenodo.api, "url": zenodo.url}},
+        "public_url": "https://hub.example",
+    }
     asking = resolver(session_domain="sessions.example", **options)
     assert asking.resolve(repos.RepoSpec.parse("zenodo/1001")).commit == "1001"  # the operator's own host is trusted
     rows[0]["links"]["self"] = "http://169.254.169.254/latest/content"
