@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -139,8 +141,8 @@ def _stay(at: client.Client, found: dict[str, Any]) -> None:
 def _interrupted(at: client.Client, found: dict[str, Any]) -> None:
     """Ask once whether to stop or to leave; a second Ctrl-C stops."""
     try:
-        leave = sys.stdin.isatty() and input("\nStop it, or leave it running? [S/l] ").strip().lower().startswith("l")
-    except (KeyboardInterrupt, EOFError):
+        leave = sys.stdin.isatty() and _answer("\nStop it, or leave it running? [S/l] ").lower().startswith("l")
+    except KeyboardInterrupt:
         leave = False
     if leave:
         say(f"Left running. `anybinder stop {found['name']}` ends it, and so does its time limit.")
@@ -151,3 +153,22 @@ def _interrupted(at: client.Client, found: dict[str, Any]) -> None:
         pass
     say("Nothing of it is left.")
     raise typer.Exit(130)
+
+
+def _answer(question: str) -> str:
+    """A line from the terminal; empty where it has ended.
+
+    `input` is deaf to a Ctrl-C that comes after its question and before it waits; here each is heard.
+    """
+    near, far = os.pipe()
+    os.set_blocking(far, False)
+    before = signal.set_wakeup_fd(far)
+    try:
+        print(question, end="", file=sys.stderr, flush=True)
+        if near in select.select([sys.stdin, near], [], [])[0]:
+            raise KeyboardInterrupt
+        return sys.stdin.readline().strip()
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(near)
+        os.close(far)
