@@ -312,17 +312,21 @@ def place(service: Service, launch: Launch) -> Next:
     """The chosen backend can still take it, and has a seat free; else it waits for one."""
     backend = placement.choose(service, people.of(launch.person), launch.backend)
     most = backend.setting.max_sessions
-    if queued := seats.take(service, launch, most):
+    if most is not None and (queued := seats.take(service, launch, most)):
         if people.of(launch.person).anonymous and seats.is_left(service, launch):
             raise errors.NobodyWaits
         say = None if launch.message == str(queued) else str(queued)
         columns = {"message": str(queued)} if say else {}
         return Next(state=State.WAITING, wait=seats.LOOK_SECONDS, phase=Phase.WAITING, say=say, columns=columns)
-    if most is not None:
-        seats.call_next(service, launch.backend)
+    now = service.now()
     # The time it waited for its seat is not taken from it.
-    deadline = service.now() + wishes.preparing(service.settings) + dt.timedelta(hours=launch.hours)
-    return Next(state=State.PLACED, columns={"message": "", "deadline_at": deadline})
+    deadline = now + wishes.preparing(service.settings) + dt.timedelta(hours=launch.hours)
+    columns: dict[str, Any] = {"message": "", "deadline_at": deadline}
+    if most is None:
+        columns["seated_at"] = now  # written with the rest: where all have a seat, nobody need count
+    else:
+        seats.call_next(service, launch.backend)
+    return Next(state=State.PLACED, columns=columns)
 
 
 def authorize(service: Service, launch: Launch) -> Next:

@@ -38,7 +38,7 @@ class Queued:
         return f", about {minutes} minute{'s' if minutes > 1 else ''}"
 
 
-def take(service: Service, launch: Launch, most: int | None) -> Queued | None:
+def take(service: Service, launch: Launch, most: int) -> Queued | None:
     """Give this launch a seat among `most`; None once it has one. May be repeated, by any number of workers at once.
 
     Nobody is overtaken: a seat goes to the launch that has waited longest.
@@ -49,7 +49,7 @@ def take(service: Service, launch: Launch, most: int | None) -> Queued | None:
         db.one_at_a_time(session, f"seats {launch.backend}")
         waiting = _waiting(launch.backend, before=launch)
         before = session.scalar(sa.select(sa.func.count()).select_from(waiting.subquery())) or 0
-        if most is None or _taken(session, launch.backend) + before < most:
+        if _taken(session, launch.backend) + before < most:
             session.execute(sa.update(Launch).where(Launch.id == launch.id).values(seated_at=service.now()))
             return None
     return Queued(before=before, seconds=_expected_seconds(service, launch, before, most))
