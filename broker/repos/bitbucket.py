@@ -28,15 +28,7 @@ class Bitbucket(forges.Forge):
     detect_regex = base.below("bitbucket.org")
 
     def parse(self, spec: str) -> base.RepoSpec:
-        parts = spec.split("/", 2)
-        if len(parts) < 2 or not parts[1]:
-            raise errors.BadSpec(
-                f"“{spec[:80]}” names no repository. Write workspace/repository, and /branch behind it if you like."
-            )
-        ref = urls.ref(urls.decoded(parts[2])) if len(parts) == 3 else "HEAD"
-        return base.RepoSpec(
-            provider=self.prefix, repo=repository(*map(urls.decoded, parts[:2])), ref=remotes.lowered(ref)
-        )
+        return forges.owned(self, spec, "workspace/repository", repository)
 
     def spec(self, spec: base.RepoSpec) -> str:
         return f"{spec.repo}/{base.quoted(spec.ref)}"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from broker.repos import base, errors, http, naming, remotes
+from broker.repos import base, errors, http, naming, remotes, urls
 from broker.repos.asking import Asking
 
 GIT = "git ls-remote"
@@ -193,3 +193,13 @@ def first_that_exists(
         if time.monotonic() > until:
             break
     raise first or errors.NotFound
+
+
+def owned(provider: base.RepoProvider, spec: str, owner: str, repository: Callable[[str, str], str]) -> base.RepoSpec:
+    """`owner/name/ref`, where the reference may be left out and may hold slashes. Raises BadSpec, in the host's own words."""
+    parts = spec.split("/", 2)
+    if len(parts) < 2 or not parts[1]:
+        raise errors.BadSpec(f"“{spec[:80]}” names no repository. Write {owner}, and /branch behind it if you like.")
+    ref = urls.ref(urls.decoded(parts[2])) if len(parts) == 3 else "HEAD"
+    named = repository(*map(urls.decoded, parts[:2]))
+    return base.RepoSpec(provider=provider.prefix, repo=named, ref=remotes.lowered(ref))
