@@ -321,12 +321,12 @@ def place(service: Service, launch: Launch) -> Next:
     now = service.now()
     # The time it waited for its seat is not taken from it.
     deadline = now + wishes.preparing(service.settings) + dt.timedelta(hours=launch.hours)
-    columns: dict[str, Any] = {"message": "", "deadline_at": deadline}
+    placed: dict[str, Any] = {"message": "", "deadline_at": deadline}
     if most is None:
-        columns["seated_at"] = now  # written with the rest: where all have a seat, nobody need count
+        placed["seated_at"] = now  # written with the rest: where all have a seat, nobody need count
     else:
         seats.call_next(service, launch.backend)
-    return Next(state=State.PLACED, columns=columns)
+    return Next(state=State.PLACED, columns=placed)
 
 
 def authorize(service: Service, launch: Launch) -> Next:
