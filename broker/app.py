@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from broker import crypto, errors, settings
 from broker.service import Service
-from broker.web import agent, api, assets, binder, cors, deps, figures, health, hub, pages, schemas, v2
+from broker.web import agent, api, assets, binder, cors, deps, figures, health, hub, issuer, pages, schemas, v2
 from providers import errors as clouds
 
 log = structlog.get_logger(__name__)
@@ -36,7 +36,7 @@ def create(service: Service) -> FastAPI:
     app.state.health, app.state.figures = health.Health(service), figures.Figures(service)
     app.add_middleware(cors.Cors, allow_origin=service.settings.cors_allow_origin)
     app.add_middleware(deps.Guard, hosts=hosts(service.settings), chosen=service.settings)
-    for routes in (api.router, agent.router, binder.router, hub.router):
+    for routes in (api.router, issuer.router, agent.router, binder.router, hub.router):
         app.include_router(routes)
     hub.answered(app.router, "/metrics", response_class=PlainTextResponse)(metrics)
     if not service.settings.api_only:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 
-from broker import errors, repos, settings
+from broker import admission, errors, repos, settings
 from broker.people import Person
 from broker.service import Service
 from providers import base
+from providers import errors as clouds
 
 GROUP = "anybinder.providers"
 
@@ -27,8 +28,11 @@ class Backend:
         """Why this person cannot use it, in a sentence that says what to do; None where they can."""
         if self.setting.max_sessions == 0:
             return "It takes no new sessions at the moment. Choose another place, or come back later."
-        if person.anonymous and self.name != service.settings.binder_backend:
-            return "Only people who are signed in may run things there."
+        visiting = person.anonymous and self.name == service.settings.binder_backend
+        if not visiting and (refusal := admission.refusal(self.setting.open_to, person)):
+            return refusal
+        if not self.provider.buys:
+            return "Accounts can be connected and checked here. It cannot start machines yet."
         if not self.provider.confined:
             if service.settings.served or person.anonymous:
                 return "It would run a stranger's code as the person who runs this broker, so it is not offered here."
@@ -40,9 +44,26 @@ class Backend:
             return "Machines elsewhere must reach this broker: set ANYBINDER_PUBLIC_URL to its https address first."
         return None
 
+    @property
+    def asks_for_account(self) -> bool:
+        """True where a person runs on an account of their own, which they connect first."""
+        return base.NOBODY not in self.provider.kinds
+
+    def kind(self, name: str) -> base.Kind:
+        """The way of connecting of this name. Raises BadCredential: one that is no longer offered opens nothing."""
+        for kind in self.provider.kinds:
+            if kind.name == name:
+                return kind
+        raise clouds.BadCredential("Accounts are no longer connected in this way there. Connect yours again.")
+
+    def kinds_for(self, person: Person) -> list[base.Kind]:
+        """The ways in which this person can connect an account, best first."""
+        closed = {base.Tier.NONE} if person.local else {base.Tier.NONE, base.Tier.AMBIENT}
+        return [kind for kind in self.provider.kinds if kind.tier not in closed]
+
     def account(self) -> Account:
-        """Signed in, for one use. Asks the cloud; raises ProviderError."""
-        return Account(backend=self, credential=self.provider.sign_in(base.Connection(kind="none"), None))
+        """Signed in as nobody in particular, where the compute is the operator's. Asks the cloud; raises ProviderError."""
+        return Account(backend=self, credential=self.provider.sign_in(base.Connection(kind=base.NOBODY.name), None))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +137,7 @@ def _build(chosen: settings.Settings, setting: settings.BackendSetting) -> Backe
             f"The backend “{setting.name}” names the provider “{setting.provider}”, which is not installed. "
             f"Installed are: {', '.join(sorted(kinds))}."
         )
-    kind: type[base.Provider] = kinds[setting.provider].load()
+    kind = _loaded(kinds[setting.provider], setting)
     known = [each.name for each in kind.settings]
     for name in setting.configuration:
         if name not in known:
@@ -126,6 +147,17 @@ def _build(chosen: settings.Settings, setting: settings.BackendSetting) -> Backe
             )
     provider = kind({**_places(chosen, kind), **setting.configuration})
     return Backend(name=setting.name, title=setting.title or kind.title, provider=provider, setting=setting)
+
+
+def _loaded(point: metadata.EntryPoint, setting: settings.BackendSetting) -> type[base.Provider]:
+    try:
+        kind: type[base.Provider] = point.load()
+    except ImportError as lacking:
+        raise errors.BadRequest(
+            f"The backend “{setting.name}” needs packages that are not installed ({lacking.name}). "
+            f"Install Anybinder with its extra “{setting.provider}”, or take this backend out of the settings."
+        ) from None
+    return kind
 
 
 def _places(chosen: settings.Settings, kind: type[base.Provider]) -> Mapping[str, str]:

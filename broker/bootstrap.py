@@ -24,6 +24,11 @@ def tag(service: Service, launch: Launch, order: Order) -> base.Tag:
     return base.Tag(broker=service.keys.broker_id, launch=launch.id, order=order.id, until=order.until)
 
 
+def launch_tag(service: Service, launch: Launch) -> base.Tag:
+    """The same of a launch that may order several times: what a credential for it is narrowed to."""
+    return base.Tag(broker=service.keys.broker_id, launch=launch.id, order="", until=launch.deadline_at)
+
+
 def boot(service: Service, order: Order) -> base.Boot:
     """Boot data of this order; the same each time it is made."""
     config = {

@@ -24,6 +24,22 @@ def new_id(length: int) -> str:
     return "".join(secrets.choice(ALPHABET) for _ in range(length))
 
 
+def random_bytes(length: int) -> bytes:
+    """This many bytes that nobody can guess."""
+    return secrets.token_bytes(length)
+
+
+def new_secret() -> str:
+    """A secret of 256 bits, in letters that need no quoting."""
+    return secrets.token_urlsafe(32)
+
+
+def short(secret: str, length: int) -> str:
+    """A name made of a secret, of which the secret cannot be told: this many of ALPHABET's letters, at most 50."""
+    number = int.from_bytes(hashlib.sha256(secret.encode()).digest())
+    return "".join(ALPHABET[number >> (5 * place) & 31] for place in range(length))
+
+
 def digest(secret: str) -> bytes:
     """What is stored of a secret that only has to be recognised. Fit for random secrets of 128 bits and more."""
     return hashlib.sha256(secret.encode()).digest()

@@ -4,7 +4,9 @@ Raise them anywhere; they are caught in two places: `app.py` (answers) and `laun
 
 BrokerError
 ├── BadRequest              what was typed cannot be used
+│   └── BadField            one field of a form cannot
 ├── NotSignedIn             no key, no cookie
+├── SignInAgain             too long ago
 ├── NotAllowed              another origin asks, or the person may not
 │   ├── ConsentNeeded       the person has not yet agreed to run this commit
 │   └── SpecBanned          the operator does not let this repository run
@@ -13,6 +15,7 @@ BrokerError
 ├── RepoQuota               too many sessions of this repository run
 ├── LaunchFailed            a step cannot go on; ends this launch
 │   ├── NoBackend           nothing can take it
+│   ├── CredentialTooShort  the account's credential ends before the session could be ended
 │   ├── NobodyWaits         who asked for it has left while it waited for a seat
 │   ├── NoOfferLeft         every offer was tried
 │   ├── BootTimeout         the instance never reported
@@ -24,6 +27,8 @@ BrokerError
 """
 
 from __future__ import annotations
+
+import datetime as dt
 
 
 class BrokerError(Exception):
@@ -43,6 +48,15 @@ class BadRequest(BrokerError):
     status_code, reason = 400, "bad_request"
 
 
+class BadField(BadRequest):
+    """One field of a form holds what it cannot."""
+
+    def __init__(self, field: str, sentence: str) -> None:
+        """The sentence says what the field wants; what was typed is not repeated: it may be a secret."""
+        super().__init__(sentence)
+        self.field = field
+
+
 class NotSignedIn(BrokerError):
     """Open the link that `anybinder up` printed: it holds the key to this broker."""
 
@@ -59,6 +73,12 @@ class ConsentNeeded(NotAllowed):
     """This commit runs as you on this computer. Read what that means and agree to it first."""
 
     reason = "consent"
+
+
+class SignInAgain(BrokerError):
+    """It is a while since you signed in. Sign in again, then repeat this: nothing is lost."""
+
+    status_code, reason = 401, "sign_in_again"
 
 
 class SpecBanned(NotAllowed):
@@ -103,6 +123,19 @@ class NoBackend(LaunchFailed):
     """Nothing here can run this. Choose another place to run."""
 
     status_code, reason = 409, "no_backend"
+
+
+class CredentialTooShort(LaunchFailed):
+    """The account's credential ends before this session could be ended with it."""
+
+    status_code, reason = 409, "credential_short"
+
+    def __init__(self, ends_at: dt.datetime) -> None:
+        """Says when, and what to do."""
+        super().__init__(
+            f"The credential of your account ends on {ends_at:%Y-%m-%d at %H:%M} UTC, before this session could be ended "
+            "with it. Ask for fewer hours, or connect the account again with a credential that lasts longer."
+        )
 
 
 class NobodyWaits(LaunchFailed):

@@ -4,6 +4,7 @@ that only talk to a running broker."""
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 
@@ -23,3 +24,15 @@ def write_private(path: Path, text: str) -> None:
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
     fresh.replace(path)
+
+
+def write_private_once(path: Path, text: str) -> None:
+    """The same, unless something is there already; of two that write at once one wins, and nobody sees half of it."""
+    fresh = path.with_name(f".{path.stem}-{os.getpid()}-{threading.get_ident()}")
+    write_private(fresh, text)
+    try:
+        os.link(fresh, path)
+    except FileExistsError:
+        pass
+    finally:
+        fresh.unlink()

@@ -21,6 +21,7 @@ from sqlalchemy import exc, orm
 
 from broker import (
     backends,
+    connections,
     crypto,
     db,
     errors,
@@ -43,6 +44,7 @@ log = structlog.get_logger(__name__)
 
 RETRY_SECONDS = 5  # when a cloud is out of reach
 GONE_SECONDS = 0.25  # between two looks at something that is being ended
+TEARDOWN = dt.timedelta(minutes=15)  # that a credential must be good for after the launch's deadline
 LOOK_SECONDS = 2  # between two looks at an instance whose agent is expected to speak by itself
 
 
@@ -310,7 +312,7 @@ def nudge(service: Service, session: orm.Session, launch: Launch) -> None:
 
 def place(service: Service, launch: Launch) -> Next:
     """The chosen backend can still take it, and has a seat free; else it waits for one."""
-    backend = placement.choose(service, people.of(launch.person), launch.backend)
+    backend = placement.choose(service, people.known(service, launch.person), launch.backend)
     most = backend.setting.max_sessions
     if most is not None and (queued := seats.take(service, launch, most)):
         if people.of(launch.person).anonymous and seats.is_left(service, launch):
@@ -330,19 +332,18 @@ def place(service: Service, launch: Launch) -> Next:
 
 
 def authorize(service: Service, launch: Launch) -> Next:
-    """The backend accepts who we are, for longer than the launch can live."""
-    account = backends.named(service, launch.backend).account()
-    expires = account.credential.expires_at
-    if expires is not None and expires < launch.deadline_at:
-        raise errors.LaunchFailed(
-            "The sign-in to this backend ends before the session would. Sign in again, or ask for fewer hours."
-        )
+    """The backend lets us buy, and will let us end what was bought for as long as the launch can live."""
+    provider = backends.named(service, launch.backend).provider
+    connections.of_launch(service, launch, base.Purpose.LAUNCH)
+    ends_at = connections.of_launch(service, launch, base.Purpose.REAP).credential.reaches
+    if ends_at is not None and ends_at < launch.deadline_at + TEARDOWN and not provider.ends_by_itself:
+        raise errors.CredentialTooShort(ends_at)
     return Next(state=State.AUTHORIZED)
 
 
 def provision(service: Service, launch: Launch) -> Next:
     """Row, then money, then machine. Repeats the same order until the cloud has answered."""
-    account = backends.named(service, launch.backend).account()
+    account = connections.of_launch(service, launch, base.Purpose.LAUNCH)
     order = orders.current(service, launch)
     if order is None:
         order = orders.open_order(service, launch, placement.next_offer(launch, account, orders.tried(service, launch)))
@@ -490,7 +491,7 @@ def _has_ended(service: Service, order: Order) -> str | None:
     """The cloud's words on why it no longer runs; None while it does, or may yet."""
     if order.instance is None:
         return None
-    found = backends.named(service, order.backend).account().describe(order.instance)
+    found = connections.of_order(service, order).describe(order.instance)
     if found.state is base.InstanceState.GONE and not orders.believable(service, order, found):
         return None
     return found.detail if found.state in (base.InstanceState.STOPPING, base.InstanceState.GONE) else None

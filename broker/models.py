@@ -81,6 +81,10 @@ class Launch(Table):
     """An image is wanted, and no session."""
     image: Mapped[str] = mapped_column(sa.Text, default="")
     """The image it runs or was built into, once that is known."""
+    connection_id: Mapped[str | None] = mapped_column(sa.String(12))
+    """The person's own account that it runs on; None where the compute is the operator's."""
+    repo_connection_id: Mapped[str | None] = mapped_column(sa.String(12))
+    """What opens the repository, where it is private."""
 
     state: Mapped[State] = mapped_column(_word(State), index=True)
     phase: Mapped[Phase] = mapped_column(_word(Phase), default=Phase.WAITING)
@@ -129,6 +133,8 @@ class Order(Table):
     id: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
     launch_id: Mapped[str] = mapped_column(sa.ForeignKey("launches.id"), index=True)
     backend: Mapped[str] = mapped_column(sa.String(64))
+    connection_id: Mapped[str | None] = mapped_column(sa.String(12), index=True)
+    """What it was bought with, and is given back with."""
     offer: Mapped[dict[str, Any]]
     until: Mapped[dt.datetime]
     promised: Mapped[Decimal] = mapped_column(Money, default=Decimal(0))
@@ -185,3 +191,175 @@ class Consent(Table):
     repo_url: Mapped[str] = mapped_column(sa.String(1024), primary_key=True)
     commit: Mapped[str] = mapped_column(sa.String(128), primary_key=True)
     at: Mapped[dt.datetime]
+
+
+class Profile(Table):
+    """A person, as far as we know them. Their logins say who they are."""
+
+    __tablename__ = "people"
+
+    id: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
+    name: Mapped[str] = mapped_column(sa.Text, default="")
+    """For showing only."""
+    email: Mapped[str] = mapped_column(sa.Text, default="")
+    """For showing only: nobody is known by it."""
+    created_at: Mapped[dt.datetime]
+    signed_in_at: Mapped[dt.datetime | None]
+    """When they last proved who they are."""
+
+
+class Login(Table):
+    """An account at an identity provider that signs a person in. A person may have several."""
+
+    __tablename__ = "logins"
+
+    issuer: Mapped[str] = mapped_column(sa.String(512), primary_key=True)
+    subject: Mapped[str] = mapped_column(sa.String(255), primary_key=True)
+    person: Mapped[str] = mapped_column(sa.ForeignKey("people.id"), index=True)
+    name: Mapped[str] = mapped_column(sa.Text, default="")
+    claims: Mapped[dict[str, Any]]
+    """`groups`, `entitlements`, `affiliations`: lists of words, as they were last told."""
+    created_at: Mapped[dt.datetime]
+    signed_in_at: Mapped[dt.datetime]
+
+
+class SignIn(Table):
+    """A browser that is signed in."""
+
+    __tablename__ = "sign_ins"
+
+    id: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
+    digest: Mapped[bytes] = mapped_column(sa.LargeBinary(32), unique=True)
+    """Of the secret in the browser's cookie."""
+    person: Mapped[str] = mapped_column(sa.ForeignKey("people.id"), index=True)
+    issuer: Mapped[str] = mapped_column(sa.String(512))
+    subject: Mapped[str] = mapped_column(sa.String(255))
+    sid: Mapped[str] = mapped_column(sa.String(255), default="", index=True)
+    """What the identity provider calls this session, for its log-outs."""
+    level: Mapped[str] = mapped_column(sa.String(255), default="")
+    """Its `acr`."""
+    authenticated_at: Mapped[dt.datetime]
+    """When the person last proved who they are, in this browser."""
+    created_at: Mapped[dt.datetime]
+    seen_at: Mapped[dt.datetime]
+    ends_at: Mapped[dt.datetime]
+    browser: Mapped[str] = mapped_column(sa.String(200), default="")
+    """What the browser calls itself, for the person to recognise it."""
+    refreshed_at: Mapped[dt.datetime]
+    grant: Mapped[bytes | None] = mapped_column(sa.LargeBinary)
+    """Sealed: what renews it at the identity provider."""
+
+
+class ApiToken(Table):
+    """A token that a person made for scripts or their command line."""
+
+    __tablename__ = "api_tokens"
+
+    id: Mapped[str] = mapped_column(sa.String(12), primary_key=True)
+    digest: Mapped[bytes] = mapped_column(sa.LargeBinary(32), unique=True)
+    person: Mapped[str] = mapped_column(sa.String(255), index=True)
+    name: Mapped[str] = mapped_column(sa.String(64))
+    scopes: Mapped[str] = mapped_column(sa.String(64))
+    """Words with spaces between: `read`, `launch`."""
+    created_at: Mapped[dt.datetime]
+    ends_at: Mapped[dt.datetime]
+    used_at: Mapped[dt.datetime | None]
+    revoked_at: Mapped[dt.datetime | None]
+
+
+class DeviceLogin(Table):
+    """A command line that waits to be let in by somebody in a browser (RFC 8628)."""
+
+    __tablename__ = "device_logins"
+
+    digest: Mapped[bytes] = mapped_column(sa.LargeBinary(32), primary_key=True)
+    """Of the code that the command line holds."""
+    user_code: Mapped[str] = mapped_column(sa.String(16), unique=True)
+    """What the person types."""
+    name: Mapped[str] = mapped_column(sa.String(64))
+    scopes: Mapped[str] = mapped_column(sa.String(64))
+    created_at: Mapped[dt.datetime]
+    ends_at: Mapped[dt.datetime]
+    polled_at: Mapped[dt.datetime | None]
+    person: Mapped[str | None] = mapped_column(sa.String(255))
+    """Who let it in."""
+    refused: Mapped[bool] = mapped_column(default=False)
+
+
+class Connection(Table):
+    """A person's standing trust with a backend, a repository host or a peer."""
+
+    __tablename__ = "connections"
+
+    id: Mapped[str] = mapped_column(sa.String(12), primary_key=True)
+    person: Mapped[str] = mapped_column(sa.String(255), index=True)
+    target: Mapped[str] = mapped_column(sa.String(128))
+    """`backend:<name>`, `repo:<prefix>` or `peer:<address>`."""
+    kind: Mapped[str] = mapped_column(sa.String(32))
+    subject: Mapped[str] = mapped_column(sa.String(32))
+    """Who this person is towards this target, and nowhere else."""
+    settings: Mapped[dict[str, Any]]
+    """The plain fields of its kind."""
+    secret: Mapped[bytes | None] = mapped_column(sa.LargeBinary)
+    """Sealed: the secret field of its kind, where it has one."""
+    who: Mapped[str] = mapped_column(sa.Text, default="")
+    """Who the other side said this is, when it was last checked."""
+    findings: Mapped[list[Any]] = mapped_column(sa.JSON, default=list)
+    """What the last check found, permission by permission."""
+    works: Mapped[bool | None]
+    """Whether the last check or use went well; None before the first."""
+    trouble: Mapped[str] = mapped_column(sa.Text, default="")
+    """The sentence of what went wrong last."""
+    checked_at: Mapped[dt.datetime | None]
+    ends_at: Mapped[dt.datetime | None]
+    """When signing in with it stops working, where that is known."""
+    created_at: Mapped[dt.datetime]
+    removed_at: Mapped[dt.datetime | None]
+    """Nothing new is begun with it; what runs is still ended with it."""
+    erased_at: Mapped[dt.datetime | None]
+    """When its secret was erased, after the last instance that needed it was gone."""
+
+    __table_args__ = (
+        # One connection a person and target.
+        sa.Index(
+            "uq_connections_target",
+            "person",
+            "target",
+            unique=True,
+            sqlite_where=sa.text("removed_at IS NULL"),
+            postgresql_where=sa.text("removed_at IS NULL"),
+        ),
+    )
+
+
+class Use(Table):
+    """One use of what a person has entrusted to us: who, what for, which launch. Only ever added."""
+
+    __tablename__ = "uses"
+
+    id: Mapped[int] = mapped_column(sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True)
+    at: Mapped[dt.datetime]
+    person: Mapped[str] = mapped_column(sa.String(255), index=True)
+    connection_id: Mapped[str | None] = mapped_column(sa.ForeignKey("connections.id"), index=True)
+    what: Mapped[str] = mapped_column(sa.String(32))
+    """`launch`, `reap`, `check`, `clone`, `linked token` …"""
+    launch_id: Mapped[str | None] = mapped_column(sa.String(12))
+    outcome: Mapped[str] = mapped_column(sa.Text, default="")
+    """Empty where it went well, else the sentence."""
+
+
+class SigningKey(Table):
+    """A key that signs our tokens for clouds, and nothing else."""
+
+    __tablename__ = "signing_keys"
+
+    kid: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    public: Mapped[dict[str, Any]]
+    """As a JWK."""
+    private: Mapped[bytes | None] = mapped_column(sa.LargeBinary)
+    """Sealed; erased once it no longer signs."""
+    created_at: Mapped[dt.datetime]
+    signs_at: Mapped[dt.datetime]
+    """From then on it signs: clouds have read it by then."""
+    hidden_at: Mapped[dt.datetime | None]
+    """From then on it is no longer published."""

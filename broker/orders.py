@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from broker import backends, bootstrap, crypto
+from broker import backends, bootstrap, connections, crypto
 from broker.models import Launch, Order
 from broker.service import Service
 from providers import base
@@ -38,6 +38,7 @@ def open_order(service: Service, launch: Launch, offer: base.Offer) -> Order:
             id=crypto.new_id(16),
             launch_id=launch.id,
             backend=launch.backend,
+            connection_id=launch.connection_id,
             offer=_plain(offer),
             until=launch.deadline_at,
             promised=price(offer, service.now(), launch.deadline_at),
@@ -82,8 +83,7 @@ def end(service: Service, order: Order) -> bool:
 
 
 def _gone(service: Service, order: Order) -> bool:
-    backend = backends.named(service, order.backend)
-    account = backend.account()
+    account = connections.of_order(service, order)
     account.terminate(order.instance, order.id)
     described = account.describe(order.instance) if order.instance else None
     if described and described.state is not base.InstanceState.GONE:

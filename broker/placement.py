@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import sqlalchemy as sa
 
-from broker import backends, errors, resources
+from broker import backends, connections, errors, resources
 from broker.models import Launch
 from broker.people import Person
 from broker.service import Service
@@ -26,6 +26,8 @@ class Place:
     title: str
     closed: str | None
     """Why it cannot be chosen, in a sentence; None where it can."""
+    connect: str
+    """Where this person connects or mends their own account; empty where none is needed or can be used."""
     confined: bool
     """False where it runs as the person, with all they may do."""
     price_per_hour: Decimal | None
@@ -43,7 +45,7 @@ def choose(service: Service, person: Person, name: str | None) -> backends.Backe
     """The backend of this name, or the first that is open to this person. Raises NoBackend with the reason."""
     named = name or (service.settings.binder_backend if person.anonymous else "")
     candidates = [backends.named(service, named)] if named else backends.offered(service)
-    reasons = [candidate.closed_to(service, person) for candidate in candidates]
+    reasons = [_closed(service, person, candidate) for candidate in candidates]
     for candidate, reason in zip(candidates, reasons, strict=True):
         if reason is None:
             return candidate
@@ -68,11 +70,22 @@ def _place(service: Service, person: Person, backend: backends.Backend) -> Place
     return Place(
         name=backend.name,
         title=backend.title,
-        closed=backend.closed_to(service, person),
+        closed=_closed(service, person, backend),
+        connect=_connect(person, backend),
         confined=backend.provider.confined,
         price_per_hour=Decimal(0) if local else None,
         ready_seconds=_usual_seconds(service, backend.name),
     )
+
+
+def _closed(service: Service, person: Person, backend: backends.Backend) -> str | None:
+    return backend.closed_to(service, person) or connections.missing(service, person, backend)
+
+
+def _connect(person: Person, backend: backends.Backend) -> str:
+    """Also where machines cannot be started yet: an account can be connected and checked all the same."""
+    usable = backend.asks_for_account and not person.anonymous and backend.kinds_for(person)
+    return f"/connect/{backend.name}" if usable else ""
 
 
 def _usual_seconds(service: Service, backend: str) -> float | None:

@@ -13,7 +13,7 @@ from typing import Literal
 import sqlalchemy as sa
 import structlog
 
-from broker import backends, metrics
+from broker import backends, connections, metrics
 from broker.models import Launch, Order, State
 from broker.service import Service
 from providers import base
@@ -44,6 +44,8 @@ def sweep(service: Service, *, dry_run: bool = False) -> list[Finding]:
     """Look at every backend, end what nobody wants, and say what was found. A cloud out of reach is left for next time."""
     findings: list[Finding] = []
     for backend in backends.offered(service):
+        if not backend.provider.buys:
+            continue
         try:
             findings += _sweep_one(service, backend, dry_run=dry_run)
         except clouds.ProviderError as error:
@@ -52,12 +54,17 @@ def sweep(service: Service, *, dry_run: bool = False) -> list[Finding]:
 
 
 def _sweep_one(service: Service, backend: backends.Backend, *, dry_run: bool) -> list[Finding]:
-    account = backend.account()
-    found = [_judge(service, backend.name, instance) for instance in account.instances(service.keys.broker_id)]
-    for finding in found:
-        if finding.ends and not dry_run:
-            _end(account, finding)
-    return found
+    findings: list[Finding] = []
+    for _connection, account in connections.to_sweep(service, backend):
+        try:
+            listed = account.instances(service.keys.broker_id)
+            findings += (found := [_judge(service, backend.name, instance) for instance in listed])
+            for finding in found:
+                if finding.ends and not dry_run:
+                    _end(account, finding)
+        except clouds.ProviderError as error:
+            log.warning("sweep_failed", backend=backend.name, error=str(error))
+    return findings
 
 
 def _end(account: backends.Account, finding: Finding) -> None:

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from broker import crypto, fanout, repos, settings
+from broker import crypto, fanout, repos, sealing, settings
 from broker import db as database
 from broker import queue as queues
 
 if TYPE_CHECKING:
-    from broker.backends import Backend
+    from joserfc.jwk import RSAKey
+
+    from broker.backends import Account, Backend
 
 
 def utcnow() -> dt.datetime:
@@ -35,6 +37,11 @@ class Service:
     """The base URL that agents dial; on this computer the front's own address."""
     backends: dict[str, Backend] = field(default_factory=dict)
     """Filled by `backends.offered` on first use."""
+    sealer: sealing.Sealer = field(repr=False)
+    signing: dict[str, RSAKey] = field(default_factory=dict, repr=False)
+    """Opened signing keys by `kid`; `identity` alone reads them."""
+    accounts: dict[tuple[str, ...], Account] = field(default_factory=dict, repr=False)
+    """Credentials in memory, until shortly before they end; `connections` alone reads them."""
 
     def close(self) -> None:
         """Stop the queue, then what it works with."""
@@ -54,6 +61,7 @@ def build(chosen: settings.Settings, *, port: int | None = None, migrate: bool =
         settings=chosen,
         db=table,
         keys=crypto.Keyring(chosen.home),
+        sealer=sealing.Sealer(chosen),
         repos=repos.Resolver(chosen),
         queue=queues.CeleryQueue() if redis_url else queues.EmbeddedQueue(chosen.workers),
         fanout=fanout.RedisFanout(redis_url) if redis_url else fanout.EmbeddedFanout(),

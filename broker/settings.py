@@ -17,10 +17,12 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from broker import admission
 from broker.home import default_home
 
 
@@ -97,6 +99,41 @@ class HostSetting(Policy):
     """Sent to `api` and nowhere else: it raises limits, and shows private repositories to everybody who may launch here."""
 
 
+class IdentitySetting(BaseModel):
+    """One OpenID Connect provider that people may sign in with. Its addresses are found by discovery."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")
+    title: str = ""
+    """What the page of signing in calls it. Empty: its name."""
+    issuer: str
+    """Its address, exactly as its tokens say it: https, or http on this computer."""
+    client_id: str
+    """What we are called there."""
+    client_secret: SecretStr = SecretStr("")
+    """What we prove that with. Empty: a public client, with PKCE alone."""
+    scopes: str = "openid profile email"
+    """What is asked for; `openid` is always."""
+    groups: tuple[str, ...] = ("groups", "roles")
+    """Claims that name the groups a person is in; a dot leads inward, as in `realm_access.roles`."""
+    entitlements: tuple[str, ...] = ("entitlements", "eduperson_entitlement")
+    """Claims that name entitlements."""
+    affiliations: tuple[str, ...] = ("eduperson_scoped_affiliation", "voperson_external_affiliation")
+    """Claims that name scoped affiliations, like `member@uni.example`."""
+    linked: Mapping[str, str] = {}
+    """By prefix of a repository host (`gh`, `gl`): the alias under which this Keycloak keeps people's own tokens for it."""
+
+    @field_validator("issuer")
+    @classmethod
+    def _issuer_is_safe(cls, issuer: str) -> str:
+        address = urlsplit(issuer)
+        near = address.hostname in ("localhost", "127.0.0.1", "::1")
+        if not address.netloc or not (address.scheme == "https" or (near and address.scheme == "http")):
+            raise ValueError("an issuer's address begins with https://, as its tokens name it.")
+        return issuer.rstrip("/") if address.path in ("", "/") else issuer
+
+
 class BackendSetting(Policy):
     """One backend: a provider, configured and offered to people."""
 
@@ -105,6 +142,13 @@ class BackendSetting(Policy):
     """Name of the entry point in the group `anybinder.providers`."""
     title: str = ""
     configuration: Mapping[str, str] = {}
+    open_to: tuple[str, ...] = ("signed in",)
+    """Who may use it, in words: `signed in`, `group staff`, `entitlement urn:…`, `affiliation *@uni.example`, `provider campus`.
+    One that fits is enough. Visitors need `binder_backend`."""
+    sign_in_minutes: float | None = Field(None, gt=0)
+    """A launch there needs a sign-in that is not older than this. Empty: `sign_in_hours`."""
+    sign_in_level: str = ""
+    """A launch there needs a sign-in of this level, an `acr` of the identity provider's."""
     idle_minutes: int | None = None
     max_hours: float | None = None
     max_sessions: int | None = Field(None, ge=0)
@@ -113,6 +157,14 @@ class BackendSetting(Policy):
     """What a session gets where nobody asks for more or less."""
     most: ResourceSetting = ResourceSetting()
     """The most that a session may have, whoever asks. Empty: all the backend can give; for visitors what `resources` says."""
+
+    @field_validator("open_to")
+    @classmethod
+    def _rules_can_be_read(cls, rules: tuple[str, ...]) -> tuple[str, ...]:
+        for rule in rules:
+            if wrong := admission.problem(rule):
+                raise ValueError(wrong)
+        return rules
 
 
 class Settings(BaseSettings):
@@ -132,8 +184,25 @@ class Settings(BaseSettings):
     """Each session is `<id>.<session_domain>`; a registrable domain that serves nothing else."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses of the proxies in front of us; only what they say in `X-Forwarded-*` is believed."""
-    identity: Literal["local"] = "local"
-    """Who may use it: `local` is the one local person."""
+    identities: tuple[IdentitySetting, ...] = ()
+    """OpenID Connect providers that people may sign in with. Empty: the one local person only."""
+    sign_in_hours: float = 12
+    """A sign-in this recent lets a person launch with their own cloud accounts; it also ends the broker's page session."""
+    sign_in_idle_hours: float = 2
+    """A browser that was not seen for this long is signed out."""
+    token_days: float = 30
+    """Longest life of an API token."""
+
+    sealing_keys: SecretStr = SecretStr("")
+    """Keys that secrets are sealed with, as `name:key` with commas between; the first seals, all open."""
+    sealing_key_file: Path | None = None
+    """A file of such keys, one a line. Empty: `sealing.keys` in the state folder, made when first needed."""
+    sealing_key_command: str = ""
+    """A command that prints such keys, one a line; for a secrets manager. Run without a shell."""
+    issuer_key_days: float = 30
+    """How often the key changes that signs our tokens for clouds."""
+    issuer_overlap_hours: float = 25
+    """How long a new key is published before it signs, and an old one after: longer than clouds keep what they have read."""
 
     database_url: SecretStr = SecretStr("")
     """SQLAlchemy URL. Empty: SQLite in the state folder."""
@@ -246,6 +315,10 @@ class Settings(BaseSettings):
             raise ValueError(f"binder_backend {self.binder_backend!r} is none of the backends: {', '.join(known)}.")
         for network in self.ban_networks:
             ipaddress.ip_network(network)
+        names = [identity.name for identity in self.identities]
+        issuers = [identity.issuer for identity in self.identities]
+        if len(set(names)) < len(names) or len(set(issuers)) < len(issuers):
+            raise ValueError("two of identities have the same name or issuer.")
         return self
 
     @property

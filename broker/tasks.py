@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from broker import launches, reaper, service, settings
+from broker import connections, identity, launches, reaper, service, settings
 
 if TYPE_CHECKING:
     from celery import Celery
+
+
+KEEP_SECONDS = 60.0
 
 
 def all_of(at: service.Service) -> Mapping[str, Callable[..., object]]:
@@ -17,18 +20,25 @@ def all_of(at: service.Service) -> Mapping[str, Callable[..., object]]:
         "advance": lambda launch_id: launches.advance(at, launch_id),
         "tick": lambda: tick(at),
         "sweep": lambda: reaper.sweep(at) and None,
+        "keep": lambda: keep(at),
     }
 
 
 def every(chosen: settings.Settings) -> Mapping[str, float]:
     """The tasks that run by themselves, and how many seconds apart."""
-    return {"tick": chosen.tick_seconds, "sweep": chosen.sweep_seconds}
+    return {"tick": chosen.tick_seconds, "sweep": chosen.sweep_seconds, "keep": KEEP_SECONDS}
 
 
 def tick(at: service.Service) -> None:
     """Queue every launch that is due: this is what makes a lost message cost a moment and nothing else."""
     for launch_id in launches.due(at):
         at.queue.enqueue("advance", launch_id)
+
+
+def keep(at: service.Service) -> None:
+    """Rotate signing keys when it is time, and erase secrets that nothing needs any more."""
+    identity.keep(at)
+    connections.erase_unneeded(at)
 
 
 def celery_app() -> Celery:
@@ -64,7 +74,7 @@ def worker_app() -> Celery:
             built.append(service.build(settings.current(), migrate=False))
         return built[0]
 
-    for name in ("advance", "tick", "sweep"):
+    for name in ("advance", "tick", "sweep", "keep"):
 
         def run(*args: str, name: str = name) -> None:
             all_of(at())[name](*args)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from broker import backends, crypto, errors, people, repos, resources, settings
+from broker import backends, connections, crypto, errors, people, repos, resources, settings
 from broker.models import Consent, Launch, Phase, State
 from broker.repos import errors as repo_errors
 from broker.service import Service
@@ -122,6 +122,7 @@ def row(
     """The launch this wish makes, not yet written."""
     now, chosen = service.now(), service.settings
     hours = has.hours or chosen.max_hours
+    connection = connections.for_backend(service, person, backend)
     path = wish.path if wish.path is not None else _asked_to_open(found)
     return Launch(
         id=wish.launch_id or crypto.new_id(12),
@@ -138,6 +139,7 @@ def row(
         content=dict(found.content),
         path=path,
         backend=backend.name,
+        connection_id=connection.id if connection else None,
         hours=hours,
         cpu=has.cpu,
         memory_mb=has.memory_mb,

@@ -18,6 +18,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 
+from providers.errors import InvalidOrder
+
 CALL_SECONDS = 45  # no verb may block longer: the broker's lease on a launch (120 s) must outlive two of them
 
 
@@ -130,6 +132,68 @@ class Instance:
     """Other billed or named resources of the same order that still exist (disks, addresses, keys …)."""
 
 
+class Tier(enum.StrEnum):
+    """How much is handed over with a kind of connection, the least first."""
+
+    NONE = "none"
+    """Nobody signs in: the compute is the operator's own."""
+    KEYLESS = "keyless"
+    """The person's account trusts this broker's tokens; nothing secret is kept."""
+    DELEGATED = "delegated"
+    """A credential that the person made for this, limited and with an end."""
+    KEPT = "kept"
+    """A key of the person's, sealed: the last resort."""
+    AMBIENT = "ambient"
+    """What the one local person is signed in with on this computer anyway."""
+
+
+class Purpose(enum.StrEnum):
+    """What a credential is asked for. A cloud account grants the two separately."""
+
+    LAUNCH = "launch"
+    """Buy, look and end. Only within a recent sign-in of the person."""
+    REAP = "reap"
+    """List and delete what carries our tag, and nothing else; at any time, while the person sleeps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One typed field of a backend's configuration or of a connection; forms, docs and CLI help are made from it."""
+
+    name: str
+    help: str
+    default: str | None = None
+    required: bool = False
+    title: str = ""
+    """What a form calls it; empty: the name."""
+    pattern: str = ""
+    """Regular expression that the whole of it must match; empty: anything."""
+    example: str = ""
+    secret: bool = False
+    """It is sealed where it is kept, and shown never."""
+    choices: tuple[str, ...] = ()
+    """Where it is one of a few."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One way to connect an account. Its fields are plain words and numbers: never a document, never an address to call."""
+
+    name: str
+    title: str
+    tier: Tier
+    fields: tuple[Setting, ...] = ()
+    """What the person tells. At most one of them is `secret`."""
+
+    @property
+    def secret(self) -> Setting | None:
+        """The field that is sealed, where there is one."""
+        return next((field for field in self.fields if field.secret), None)
+
+
+NOBODY = Kind(name="none", title="Nobody signs in", tier=Tier.NONE)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Connection:
     """How to sign in: which kind of trust, its plain settings, and the opened secret where the kind has one."""
@@ -137,6 +201,19 @@ class Connection:
     kind: str
     settings: Mapping[str, str] = field(default_factory=dict)
     secret: str | None = field(default=None, repr=False)
+    purpose: Purpose = Purpose.LAUNCH
+    tag: Tag | None = None
+    """What the credential is for, where it is one launch: the cloud is asked to narrow it to that where it can."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assertion:
+    """What an identity token must say to be traded by `sign_in`."""
+
+    audience: str
+    """Its exact `aud`."""
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    """What it says besides who it is: what this cloud can test, or writes into its own log."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,18 +221,66 @@ class Credential:
     """What a connection yields for one use. Short-lived; shows nothing in its `repr`."""
 
     who: str
+    """Who the cloud says this is, in its own words: an ARN, a user and a project."""
     expires_at: datetime | None = None
+    """When this credential ends."""
     secret: Mapping[str, str] = field(default_factory=dict, repr=False)
+    reaches: datetime | None = None
+    """When signing in with the same connection stops working; None: nobody knows of an end."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
-    """One typed field of a backend's configuration; forms, docs and CLI help are made from it."""
+class Trust:
+    """Whom an account is asked to trust: this broker, in the two forms in which it speaks for one person."""
+
+    issuer: str
+    """Our address as an OpenID issuer."""
+    launch_subject: str
+    reap_subject: str
+    broker: str
+    """This broker's id in tags."""
+    name: str = ""
+    """What people call this broker: its host name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guide:
+    """What a person is told and does to connect an account by one kind, in plain sentences."""
+
+    can: tuple[str, ...]
+    """What it will be able to do: three things."""
+    cannot: tuple[str, ...]
+    """What it will not."""
+    steps: tuple[str, ...]
+    """What to do, in order, in sentences."""
+    link: str = ""
+    """Opens the cloud's own page where the trust is made, filled in."""
+    link_title: str = ""
+    script: str = ""
+    """To copy and paste; may be run again."""
+    script_title: str = ""
+    """Where to paste it."""
+    download: Mapping[str, str] = field(default_factory=dict)
+    """Files by name, for those who would rather read and upload them."""
+    revoke: tuple[str, ...] = ()
+    """How the person ends it on the cloud's own side."""
+    narrows: str = ""
+    """What this cloud can and cannot limit it by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Permission:
+    """One thing that a launch or its end needs in the account, and whether it may."""
 
     name: str
-    help: str
-    default: str | None = None
-    required: bool = False
+    """The cloud's own name for it: `ec2:RunInstances`."""
+    purpose: Purpose
+    why: str
+    """What it is needed for, in a few words."""
+    works: bool | None
+    """None: it cannot be tried without buying something."""
+    fix: str = ""
+    """What to do where it is missing: exact, and one thing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,13 +297,17 @@ class Provider(abc.ABC):
 
     title: ClassVar[str]
     """For people: "This computer", "Amazon Web Services"."""
-    kinds: ClassVar[Sequence[str]] = ("none",)
-    """Kinds of connection it accepts, best first."""
+    kinds: Sequence[Kind] = (NOBODY,)
+    """Ways to connect an account, best first; with `NOBODY` among them it runs on the operator's own."""
     settings: ClassVar[Sequence[Setting]] = ()
     on_this_computer: ClassVar[bool] = False
     """True where sessions run on the computer of the broker, which then tells it the folders it may use."""
     dials_loopback: ClassVar[bool] = False
     """True where its machines can dial this computer's own 127.0.0.1, as a cloud of our own making can."""
+    ends_by_itself: bool = False
+    """True where the cloud deletes a machine at its order's `until` without being asked, whatever becomes of the credential."""
+    buys: ClassVar[bool] = True
+    """False where accounts can be connected and checked, and machines cannot be started yet."""
     lists_within: ClassVar[timedelta] = timedelta(0)
     """`instances()` shows everything whose creating call began longer ago than this. An empty list proves nothing sooner."""
 
@@ -194,9 +323,34 @@ class Provider(abc.ABC):
         """
         return not self.on_this_computer
 
+    def assertion(self, connection: Connection, about: Mapping[str, str]) -> Assertion | None:  # noqa: ARG002
+        """What the token must say that `sign_in` trades for this connection; None where it trades none. No network.
+
+        `about`: `launch`, `repo` and `backend`, where they are known.
+        """
+        return None
+
     @abc.abstractmethod
     def sign_in(self, connection: Connection, identity_token: str | None) -> Credential:
-        """Trade for a credential of minutes. Repeatable. Raises BadCredential, ProviderUnavailable."""
+        """Trade for a credential of minutes, as narrow as the cloud allows. Repeatable, but each time with a fresh token.
+
+        Builds its client from what it is given, never from what lies about on the broker's computer. Raises
+        BadCredential with the cloud's own reason, PermissionMissing, ProviderUnavailable.
+        """
+
+    def check(self, connection: Connection, credential: Credential) -> list[Permission]:  # noqa: ARG002
+        """Each permission that the connection's purpose needs, tried where the cloud offers a dry run. Buys nothing.
+
+        Raises BadCredential, ProviderUnavailable.
+        """
+        return []
+
+    def guide(self, kind: str, trust: Trust, settings: Mapping[str, str]) -> Guide:  # noqa: ARG002
+        """How a person connects an account by this kind; `settings` as far as they are known. No network.
+
+        Raises InvalidOrder for a kind it does not have.
+        """
+        raise InvalidOrder(f"{self.title} takes no connection of the kind “{kind}”.")
 
     @abc.abstractmethod
     def offers(self, credential: Credential, resources: Resources) -> list[Offer]:

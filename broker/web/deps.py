@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from broker import crypto, errors, people, sessions, settings
+from broker import api_tokens, crypto, errors, people, sessions, settings, signins
 from broker.service import Service
 from broker.web import callers
 
@@ -92,6 +92,11 @@ def door_of(request: Request) -> Door:
     return door
 
 
+def sign_in_cookie(chosen: settings.Settings) -> str:
+    """The name of the cookie of a sign-in. Without https a browser keeps no `__Host-` cookie everywhere."""
+    return "__Host-anybinder" if chosen.public_url else "anybinder-sign-in"
+
+
 def bearer(request: Request) -> str:
     """The token after `Bearer` or `token`; empty where there is none."""
     return shown(request.headers)
@@ -105,19 +110,34 @@ def shown(headers: Headers) -> str:
 
 def signed_in(request: Request) -> people.Person | None:
     """The person who asks, or None. A cookie counts only on the host name that set it, never on 127.0.0.1."""
-    door = door_of(request)
+    door, service = door_of(request), service_of(request)
     if token := bearer(request):
-        return people.LOCAL if _same(token, door.bearer) else None
-    if not is_address(request.headers.get("host", "")) and door.admits(request.cookies.get(COOKIE, "")):
-        return people.LOCAL
-    return None
+        return people.LOCAL if _same(token, door.bearer) else api_tokens.person_of(service, token)
+    if is_address(request.headers.get("host", "")):
+        return None
+    if secret := request.cookies.get(sign_in_cookie(service.settings), ""):
+        found = signins.person_of(service, secret)
+        if found is not None:
+            return found
+    return people.LOCAL if door.admits(request.cookies.get(COOKIE, "")) else None
 
 
 def person(request: Request) -> people.Person:
-    """The person who asks. Raises NotSignedIn."""
+    """The person who asks. Raises NotSignedIn, and NotAllowed where their API token may not do this."""
     found = signed_in(request)
     if found is None:
         raise errors.NotSignedIn
+    needed = "launch" if request.method in CHANGING else "read"
+    if found.scopes is not None and needed not in found.scopes:
+        raise errors.NotAllowed(f"This token may not do that: it lacks the scope “{needed}”. Make one that has it.")
+    return found
+
+
+def in_person(request: Request) -> people.Person:
+    """The person who asks, themselves: no API token changes what opens accounts. Raises NotSignedIn, NotAllowed."""
+    found = person(request)
+    if found.scopes is not None:
+        raise errors.NotAllowed("An API token may not do that. Open the page in a browser that is signed in.")
     return found
 
 
@@ -139,6 +159,7 @@ def is_address(host: str) -> bool:
 
 
 Asking = Annotated[people.Person, Depends(person)]
+InPerson = Annotated[people.Person, Depends(in_person)]
 Visiting = Annotated[people.Person, Depends(visitor)]
 At = Annotated[Service, Depends(service_of)]
 

@@ -59,7 +59,7 @@ class Fixtures:
 
     @pytest.fixture
     def connection(self, provider: Provider) -> Connection:
-        return Connection(kind=provider.kinds[0])
+        return Connection(kind=provider.kinds[0].name)
 
     @pytest.fixture
     def bad_connection(self) -> Connection:

@@ -106,7 +106,8 @@ class Cloud:
     # What the driver calls.
 
     def sign_in(self, asked: Mapping[str, Any], met: Met) -> dict[str, Any]:  # noqa: ARG002
-        good = {"none": True, "keyless": bool(asked["proof"]), "kept": asked["proof"] == self.options.key}
+        known = asked["proof"] == self.options.key
+        good = {"none": True, "keyless": bool(asked["proof"]), "delegated": known, "kept": known}
         if not good.get(asked["kind"]):
             raise Refused("bad_credential")
         expires = self._clock.now() + self.options.credential_seconds

@@ -8,16 +8,24 @@ from decimal import Decimal
 from typing import Any
 
 from providers.base import (
+    NOBODY,
+    Assertion,
     Connection,
     Credential,
+    Guide,
     Instance,
     InstanceState,
+    Kind,
     Offer,
     Order,
+    Permission,
     Provider,
+    Purpose,
     Resources,
     Setting,
     Tag,
+    Tier,
+    Trust,
 )
 from providers.errors import (
     BadCredential,
@@ -40,16 +48,33 @@ STATES = {"pending": InstanceState.PENDING, "running": InstanceState.RUNNING, "g
 PARTS = ("disk", "address")
 
 
+KEY = Setting(name="key", title="Key", help="The key that the fake cloud was started with.", required=True, secret=True)
+UNTIL = Setting(name="until", title="Good until", help="When the credential ends, as 2026-11-21T09:00:00+00:00.")
+KINDS = {
+    kind.name: kind
+    for kind in (
+        NOBODY,
+        Kind(name="keyless", title="The fake account trusts this broker", tier=Tier.KEYLESS),
+        Kind(name="delegated", title="A credential with an end", tier=Tier.DELEGATED, fields=(KEY, UNTIL)),
+        Kind(name="kept", title="A key", tier=Tier.KEPT, fields=(KEY,)),
+    )
+}
+
+
 class FakeProvider(Provider):
     """Buys machines of the fake cloud. Keeps nothing between calls."""
 
     dials_loopback = True
     title = "A cloud for trying out"
-    kinds = ("none", "keyless", "kept")
     settings = (
         Setting(name="socket", help="Unix socket that the fake cloud answers on.", required=True),
         Setting(name="timeout", help="Seconds before a call is given up.", default="10"),
         Setting(name="lists_within", help="Seconds before everything that was bought shows in lists.", default="60"),
+        Setting(
+            name="kinds",
+            help="Kinds of connection that it takes: none, keyless, delegated, kept; several with commas.",
+            default="none,keyless,delegated,kept",
+        ),
         Setting(
             name="builder", help="What builds on its machines: tiny, or order for the broker's own.", default="tiny"
         ),
@@ -61,7 +86,15 @@ class FakeProvider(Provider):
             if setting.required and not self.configuration.get(setting.name):
                 raise InvalidOrder(f"The fake cloud needs its setting {setting.name!r}.")
         self._timeout = self._number("timeout")
+        self.kinds = self._kinds()
         self.lists_within = timedelta(seconds=self._number("lists_within"))  # type: ignore[misc]
+
+    def _kinds(self) -> tuple[Kind, ...]:
+        names = (self.configuration.get("kinds") or self._default("kinds")).split(",")
+        unknown = [name for name in names if name not in KINDS]
+        if unknown:
+            raise InvalidOrder(f"The fake cloud knows no kind of connection called {unknown[0]!r}.")
+        return tuple(kind for name, kind in KINDS.items() if name in names)
 
     def _number(self, name: str) -> float:
         try:
@@ -73,12 +106,36 @@ class FakeProvider(Provider):
         return next(setting.default or "" for setting in self.settings if setting.name == name)
 
     def sign_in(self, connection: Connection, identity_token: str | None) -> Credential:
-        """Kind `none` is let in; `keyless` must bring an identity token, `kept` the cloud's key."""
-        if connection.kind not in self.kinds:
+        """Kind `none` is let in; `keyless` must bring an identity token, the others the cloud's key."""
+        if connection.kind not in {kind.name for kind in self.kinds}:
             raise BadCredential(f"The fake cloud takes no connection of the kind {connection.kind!r}.")
-        proof = {"none": "none", "keyless": identity_token, "kept": connection.secret}[connection.kind]
+        proof = {"none": "none", "keyless": identity_token}.get(connection.kind, connection.secret)
         found = self._call(None, "sign_in", {"kind": connection.kind, "proof": proof or ""})
-        return Credential(who=found["who"], expires_at=_when(found["expires_at"]), secret={"token": found["token"]})
+        until = connection.settings.get("until")
+        return Credential(
+            who=found["who"],
+            expires_at=_when(found["expires_at"]),
+            secret={"token": found["token"]},
+            reaches=datetime.fromisoformat(until) if until else None,
+        )
+
+    def assertion(self, connection: Connection, about: Mapping[str, str]) -> Assertion | None:
+        return Assertion(audience="fake-cloud", claims=about) if connection.kind == "keyless" else None
+
+    def check(self, connection: Connection, credential: Credential) -> list[Permission]:
+        """What it lists is what it may: the fake cloud has no finer rights."""
+        self.instances(credential, "")
+        lists = Permission(name="fake:List", purpose=connection.purpose, why="to see what is running", works=True)
+        buys = Permission(name="fake:Buy", purpose=Purpose.LAUNCH, why="to start a machine", works=None)
+        return [lists, buys] if connection.purpose is Purpose.LAUNCH else [lists]
+
+    def guide(self, kind: str, trust: Trust, settings: Mapping[str, str]) -> Guide:  # noqa: ARG002
+        return Guide(
+            can=("start machines of the fake cloud", "see those it started", "end those it started"),
+            cannot=("touch anything else",),
+            steps=("Nothing is to be done on the fake cloud's side.",),
+            revoke=("Stop the fake cloud.",),
+        )
 
     def offers(self, credential: Credential, resources: Resources) -> list[Offer]:
         offers = [_offer(found) for found in self._call(credential, "offers")["offers"]]

@@ -34,6 +34,7 @@ import psutil
 
 from providers import processes
 from providers.base import (
+    NOBODY,
     Connection,
     Credential,
     Instance,
@@ -68,7 +69,7 @@ class LocalProvider(Provider):
     """Runs sessions here, as processes or in containers. Safe to use from many threads and processes at once."""
 
     title = "This computer"
-    kinds = ("none",)
+    kinds = (NOBODY,)
     on_this_computer = True
     settings = (
         Setting(name="home", help="Folder that instances live in. Made with mode 0700.", required=True),
@@ -117,7 +118,7 @@ class LocalProvider(Provider):
 
     def sign_in(self, connection: Connection, identity_token: str | None) -> Credential:  # noqa: ARG002
         """Nothing to trade: whoever runs this process may use this computer."""
-        if connection.kind not in self.kinds:
+        if connection.kind != NOBODY.name:
             raise BadCredential(f"This computer takes no connection of the kind {connection.kind!r}.")
         return Credential(who=f"uid {os.getuid()} on this computer")
 

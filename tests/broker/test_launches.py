@@ -238,9 +238,10 @@ def test_a_cloud_that_stays_out_of_reach_fails_the_launch_in_the_end(bench: Benc
 
 
 def test_a_credential_that_ends_too_soon_is_refused_before_buying(bench: Bench, clock: Clock) -> None:
-    bench.cloud.expires_at = clock() + dt.timedelta(hours=1)
+    bench.cloud.reaches = clock() + dt.timedelta(hours=1)
     launch = bench.until_stopped(bench.request(hours=5))
-    assert "ends before the session would" in launch.message
+    assert launch.reason == "credential_short"
+    assert "before this session could be ended" in launch.message
     assert "provision" not in bench.cloud.calls
 
 

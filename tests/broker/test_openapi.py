@@ -35,6 +35,8 @@ OPERATIONS = (
     ("GET", "/health"),
     ("GET", "/api/repoproviders"),
     ("GET", "/metrics"),
+    ("GET", "/.well-known/openid-configuration"),
+    ("GET", "/.well-known/jwks.json"),
 )
 
 

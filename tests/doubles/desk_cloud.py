@@ -32,11 +32,18 @@ class DeskCloud(base.Provider):
         self.clings = 0
         """How many looks a terminated instance stays listed."""
         self.expires_at = None
+        self.reaches = None
+        self.signed_in: list[tuple[base.Connection, str | None]] = []
+        """Every connection it was asked to let in, with its identity token."""
         self._lock = threading.Lock()
 
     def sign_in(self, connection: base.Connection, identity_token: str | None) -> base.Credential:
         self._called("sign_in")
-        return base.Credential(who="desk", expires_at=self.expires_at)
+        self.signed_in.append((connection, identity_token))
+        return base.Credential(who="desk", expires_at=self.expires_at, reaches=self.reaches)
+
+    def assertion(self, connection: base.Connection, about: Mapping[str, str]) -> base.Assertion | None:
+        return base.Assertion(audience="desk", claims=dict(about)) if connection.kind == "keyless" else None
 
     def offers(self, credential: base.Credential, resources: base.Resources) -> list[base.Offer]:
         self._called("offers")

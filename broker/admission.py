@@ -1,0 +1,60 @@
+"""Whom a backend is open to, in words that an operator can read.
+
+    open_to = ["signed in"]                                   everybody who has signed in (the default)
+    open_to = ["group staff", "group course-101"]             whoever is in one of these groups
+    open_to = ["entitlement urn:mace:example:compute"]        whoever has this entitlement
+    open_to = ["affiliation member@uni.example"]              …this scoped affiliation; `*` stands for any letters
+    open_to = ["provider campus"]                             whoever has signed in with this identity provider
+    open_to = ["local"]                                       the one local person only
+
+One that fits is enough. What a person's identity providers say of them is read at each sign-in and each renewal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from broker.people import Person
+
+RULE = re.compile(r"signed in|local|(group|entitlement|affiliation|provider) (\S.*)")
+
+
+def problem(rule: str) -> str | None:
+    """What is wrong with these words; None where they can be understood."""
+    if RULE.fullmatch(rule):
+        return None
+    return (
+        f"“{rule}” is not understood. Write “signed in”, “local”, “group NAME”, “entitlement NAME”, "
+        "“affiliation NAME@PLACE” or “provider NAME”."
+    )
+
+
+def admits(rules: Sequence[str], person: Person) -> bool:
+    """Whether one of these rules fits this person. The one local person runs the broker, and is let in everywhere."""
+    return person.local or (not person.anonymous and any(_fits(rule, person) for rule in rules))
+
+
+def refusal(rules: Sequence[str], person: Person) -> str | None:
+    """Why this person is not let in, in a sentence that says who is; None where they are."""
+    if admits(rules, person):
+        return None
+    if person.anonymous:
+        return "Only people who are signed in may run things there."
+    return f"It is open to others: {' or '.join(rules) or 'nobody'}. Ask whoever runs this broker to let you in."
+
+
+def _fits(rule: str, person: Person) -> bool:
+    if rule == "signed in":
+        return True
+    kind, _, name = rule.partition(" ")
+    has = {
+        "group": person.groups,
+        "entitlement": person.entitlements,
+        "affiliation": person.affiliations,
+        "provider": person.providers,
+    }.get(kind, frozenset())
+    if kind in ("affiliation", "entitlement"):
+        return any(fnmatchcase(each.lower(), name.lower().replace("[", "[[]")) for each in has)
+    return name in has or f"/{name}" in has  # Keycloak may say groups by their path

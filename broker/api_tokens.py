@@ -1,0 +1,62 @@
+"""API tokens: made by a person for scripts and their command line. Only a digest is kept; the token is shown once."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection
+from dataclasses import replace
+
+import sqlalchemy as sa
+
+from broker import crypto, errors, people
+from broker.models import ApiToken
+from broker.service import Service
+
+PREFIX = "abt_"  # so that scanners of secrets find one that was published
+SCOPES = {
+    "read": "see my launches and where I can run things",
+    "launch": "launch, stop, and enter sessions as me",
+}
+USED_EVERY = dt.timedelta(minutes=1)  # how exactly it is known when a token was last used
+
+
+def create(
+    service: Service, person: people.Person, *, name: str, scopes: Collection[str], days: float | None = None
+) -> tuple[ApiToken, str]:
+    """A new token of this person's, and its text, which cannot be shown again. Raises BadRequest, NotSignedIn."""
+    if person.anonymous:
+        raise errors.NotSignedIn
+    if not scopes or not set(scopes) <= SCOPES.keys():
+        raise errors.BadRequest(f"A token may do one or more of: {', '.join(SCOPES)}.")
+    longest = service.settings.token_days
+    if days is not None and not 0 < days <= longest:
+        raise errors.BadRequest(f"A token lives at most {longest:g} days here.")
+    now, text = service.now(), PREFIX + crypto.new_secret()
+    fresh = ApiToken(
+        id=crypto.new_id(12),
+        digest=crypto.digest(text),
+        person=person.id,
+        name=name.strip()[:64] or "unnamed",
+        scopes=" ".join(scope for scope in SCOPES if scope in scopes),
+        created_at=now,
+        ends_at=now + dt.timedelta(days=longest if days is None else days),
+    )
+    with service.db.transaction() as session:
+        session.add(fresh)
+    return fresh, text
+
+
+def person_of(service: Service, text: str) -> people.Person | None:
+    """Who shows this token, with what it may do; None where it is none of ours, has ended, or was revoked."""
+    if not text.startswith(PREFIX):
+        return None
+    now = service.now()
+    living = ApiToken.digest == crypto.digest(text), ApiToken.ends_at > now, ApiToken.revoked_at.is_(None)
+    with service.db.reading() as session:
+        found = session.scalars(sa.select(ApiToken).where(*living)).one_or_none()
+    if found is None:
+        return None
+    if found.used_at is None or now - found.used_at > USED_EVERY:
+        with service.db.transaction() as session:
+            session.execute(sa.update(ApiToken).where(ApiToken.id == found.id).values(used_at=now))
+    return replace(people.known(service, found.person), scopes=frozenset(found.scopes.split()))

@@ -1,0 +1,381 @@
+"""A person's standing trust with a backend, a repository host or a peer, and what is done with it.
+
+The exchange itself is the provider's (`sign_in`); here the kind is chosen, secrets are sealed and opened, credentials kept in
+memory until shortly before they end, every use written down, and secrets erased once nothing needs them any more.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy import orm
+
+from broker import backends, bootstrap, crypto, errors, identity, people
+from broker.models import Connection, Launch, Order, State, Use
+from broker.service import Service
+from providers import base
+from providers import errors as clouds
+
+log = structlog.get_logger(__name__)
+MARGIN = dt.timedelta(minutes=5)  # a credential that ends sooner is not begun with
+FIELD_MOST = 4000  # characters of one field; a token is the longest there is
+
+
+# --- a person's connections -----------------------------------------------------------------------------------------
+
+
+def target_of(backend: str) -> str:
+    """What a connection with this backend is called in the table."""
+    return f"backend:{backend}"
+
+
+def of(service: Service, person: people.Person) -> list[Connection]:
+    """This person's connections that have not been removed, by target."""
+    query = sa.select(Connection).where(Connection.person == person.id, Connection.removed_at.is_(None))
+    with service.db.reading() as session:
+        return list(session.scalars(query.order_by(Connection.target)))
+
+
+def get(service: Service, person: people.Person, connection_id: str) -> Connection:
+    """This person's connection. Raises NotFound, also for somebody else's and for one that was removed."""
+    found = row(service, connection_id)
+    if found is None or found.person != person.id or found.removed_at is not None or person.anonymous:
+        raise errors.NotFound("There is no such connection, or it is not yours.")
+    return found
+
+
+def row(service: Service, connection_id: str | None) -> Connection | None:
+    """The connection of a row that we wrote ourselves, whoever's it is and removed or not."""
+    if connection_id is None:
+        return None
+    with service.db.reading() as session:
+        return session.get(Connection, connection_id)
+
+
+def find(service: Service, person_id: str, target: str) -> Connection | None:
+    """This person's connection with this target."""
+    query = sa.select(Connection).where(
+        Connection.person == person_id, Connection.target == target, Connection.removed_at.is_(None)
+    )
+    with service.db.reading() as session:
+        return session.scalars(query).one_or_none()
+
+
+def for_backend(service: Service, person: people.Person, backend: backends.Backend) -> Connection | None:
+    """What this person would launch there with; None also where nothing is needed."""
+    return find(service, person.id, target_of(backend.name)) if backend.asks_for_account else None
+
+
+def missing(service: Service, person: people.Person, backend: backends.Backend) -> str | None:
+    """Why this person cannot use it although it is open to them: no account connected, or one that does not work."""
+    if not backend.asks_for_account:
+        return None
+    found = for_backend(service, person, backend)
+    if found is None:
+        return "Connect your own account there first."
+    if found.works is False:
+        return found.trouble or "Your account there did not let us in. Check its connection."
+    return None
+
+
+def connect(
+    service: Service,
+    person: people.Person,
+    target: str,
+    kinds: Iterable[base.Kind],
+    kind_name: str,
+    typed: Mapping[str, str],
+) -> Connection:
+    """Write down what this person told of their account, in place of what they told before. Asks nobody.
+
+    A secret that is left empty stays what it was, where the kind is the same. Raises BadRequest, with the field.
+    """
+    if person.anonymous:
+        raise errors.NotSignedIn
+    kind = next((kind for kind in kinds if kind.name == kind_name), None)
+    if kind is None:
+        raise errors.BadRequest("There is no such way to connect. Choose one of those on the page.")
+    before = find(service, person.id, target)
+    keeps = before if before and before.kind == kind.name else None
+    plain, secret = read_fields(kind, typed, has_secret=keeps is not None and keeps.secret is not None)
+    now, connection_id = service.now(), crypto.new_id(12)
+    if not secret and keeps and keeps.secret:
+        secret = opened(service, keeps)
+    fresh = Connection(
+        id=connection_id,
+        person=person.id,
+        target=target,
+        kind=kind.name,
+        subject=before.subject if before else identity.subject(service, person.id, target),
+        settings=plain,
+        secret=service.sealer.seal(secret, _about(connection_id)) if secret else None,
+        created_at=now,
+    )
+    with service.db.transaction() as session:
+        earlier = Connection.person == person.id, Connection.target == target, Connection.removed_at.is_(None)
+        session.execute(sa.update(Connection).where(*earlier).values(removed_at=now))
+        session.add(fresh)
+    log.info("connected", person=person.id, target=target, kind=kind.name, connection=fresh.id)
+    erase_unneeded(service)
+    return fresh
+
+
+def read_fields(kind: base.Kind, typed: Mapping[str, str], *, has_secret: bool = False) -> tuple[dict[str, str], str]:
+    """The plain fields of this kind and its secret, as typed, each checked. Raises BadField."""
+    plain: dict[str, str] = {}
+    secret = ""
+    for field in kind.fields:
+        value = typed.get(field.name, "").strip() or field.default or ""
+        needed = field.required and not (field.secret and has_secret)
+        title = field.title or field.name
+        if not value and needed:
+            raise errors.BadField(field.name, f"{title} is needed. {field.help}")
+        fits = not field.pattern or re.fullmatch(field.pattern, value)
+        chosen = not field.choices or value in field.choices
+        if value and not (fits and chosen and len(value) <= FIELD_MOST and value.isprintable()):
+            like = f", like {field.example}" if field.example else ""
+            raise errors.BadField(field.name, f"{title} does not look right{like}. {field.help}")
+        if field.secret:
+            secret = value
+        else:
+            plain[field.name] = value
+    return plain, secret
+
+
+def disconnect(service: Service, person: people.Person, connection_id: str) -> Connection:
+    """Begin nothing new with it. Its secret is erased at once, or when the last instance that needs it is gone."""
+    found = get(service, person, connection_id)
+    with service.db.transaction() as session:
+        session.execute(sa.update(Connection).where(Connection.id == found.id).values(removed_at=service.now()))
+    log.info("disconnected", person=person.id, target=found.target, connection=found.id)
+    erase_unneeded(service)
+    return found
+
+
+def erase_unneeded(service: Service) -> int:
+    """Erase the secrets of removed connections that no launch needs any more; how many. Runs by itself; may be repeated."""
+    bought = sa.select(Order.id).where(Order.connection_id == Connection.id, Order.closed_at.is_(None)).exists()
+    wanted = (
+        sa.select(Launch.id)
+        .where(
+            Launch.state != State.STOPPED,
+            sa.or_(Launch.connection_id == Connection.id, Launch.repo_connection_id == Connection.id),
+        )
+        .exists()
+    )
+    done = Connection.removed_at.is_not(None), Connection.erased_at.is_(None), ~bought, ~wanted
+    with service.db.transaction() as session:
+        gone = list(session.scalars(sa.select(Connection.id).where(*done)))
+        values = {"secret": None, "erased_at": service.now()}
+        session.execute(sa.update(Connection).where(Connection.id.in_(gone)).values(values))
+    for connection_id in gone:
+        _forget(service, connection_id)
+    return len(gone)
+
+
+def resealed(service: Service, session: orm.Session) -> int:
+    """Seal every secret under the ring's first key; how many were not."""
+    count = 0
+    for found in session.scalars(sa.select(Connection).where(Connection.secret.is_not(None))):
+        assert found.secret is not None  # noqa: S101 -- for the type checker
+        if sealed := service.sealer.resealed(found.secret, _about(found.id)):
+            found.secret, count = sealed, count + 1
+    return count
+
+
+# --- signing in with one --------------------------------------------------------------------------------------------
+
+
+def account(
+    service: Service,
+    backend: backends.Backend,
+    connection: Connection | None,
+    purpose: base.Purpose,
+    launch: Launch | None = None,
+    *,
+    fresh: bool = False,
+) -> backends.Account:
+    """Signed in for this purpose. Asks the cloud, unless a credential of before is still good for a while.
+
+    Raises BadCredential, PermissionMissing, ProviderUnavailable, SignInAgain.
+    """
+    if connection is None:
+        if backend.asks_for_account:
+            raise clouds.BadCredential("No account is connected to run there. Connect one, then try again.")
+        return backend.account()
+    key = (connection.id, purpose.value, launch.id if launch else "")
+    known = service.accounts.get(key)
+    if known and not fresh and _good(service, known.credential):
+        return known
+    kind = backend.kind(connection.kind)
+    if purpose is base.Purpose.LAUNCH:
+        _require_recent_sign_in(service, connection, kind)
+    found = _sign_in(service, backend, connection, purpose, launch)
+    service.accounts[key] = found
+    return found
+
+
+def of_launch(service: Service, launch: Launch, purpose: base.Purpose) -> backends.Account:
+    """The account that this launch runs on. Raises as `account`."""
+    backend = backends.named(service, launch.backend)
+    return account(service, backend, row(service, launch.connection_id), purpose, launch)
+
+
+def of_order(service: Service, order: Order) -> backends.Account:
+    """The account that this order is ended with: the reap grant, which needs nobody to be awake. Raises as `account`."""
+    backend = backends.named(service, order.backend)
+    return account(service, backend, row(service, order.connection_id), base.Purpose.REAP)
+
+
+def to_sweep(service: Service, backend: backends.Backend) -> Iterator[tuple[Connection | None, backends.Account]]:
+    """Every account in which this broker may have something of this backend's. Raises as `account`, at each."""
+    if not backend.asks_for_account:
+        yield None, account(service, backend, None, base.Purpose.REAP)
+        return
+    query = sa.select(Connection).where(Connection.target == target_of(backend.name), Connection.erased_at.is_(None))
+    with service.db.reading() as session:
+        found = list(session.scalars(query))
+    for connection in found:
+        try:
+            yield connection, account(service, backend, connection, base.Purpose.REAP)
+        except (clouds.ProviderError, errors.BrokerError) as error:
+            log.warning("sweep_failed", backend=backend.name, connection=connection.id, error=str(error))
+
+
+def check(service: Service, person: people.Person, connection_id: str) -> Connection:
+    """Sign in for both purposes and try what each needs; what was found is kept in the row that comes back.
+
+    A refusal of the cloud's is a finding, not an error. Raises NotFound, SignInAgain, ProviderUnavailable.
+    """
+    found = get(service, person, connection_id)
+    backend = backends.named(service, found.target.partition(":")[2])
+    findings: list[base.Permission] = []
+    told: dict[str, object] = {"works": True, "trouble": "", "checked_at": service.now()}
+    try:
+        for purpose in base.Purpose:
+            signed_in = account(service, backend, found, purpose, fresh=True)
+            findings += backend.provider.check(_plain(service, found, purpose, None), signed_in.credential)
+            told |= {"who": signed_in.credential.who, "ends_at": signed_in.credential.reaches}
+    except (clouds.BadCredential, clouds.PermissionMissing) as refusal:
+        told |= {"works": False, "trouble": str(refusal)}
+    lacking = [each.name for each in findings if each.works is False]
+    if told["works"] and lacking:
+        told |= {"works": False, "trouble": f"Something is missing in the account: {', '.join(lacking)}."}
+    _note(service, found, findings=[asdict(each) for each in findings], **told)
+    return get(service, person, connection_id)
+
+
+def opened(service: Service, connection: Connection) -> str:
+    """Its secret. The caller writes down what for (`used`). Raises BadCredential where it has none, Unsealable."""
+    if connection.secret is None:
+        raise clouds.BadCredential("Its secret has been erased. Connect the account again.")
+    return service.sealer.open(connection.secret, _about(connection.id))
+
+
+def used(
+    service: Service, connection: Connection, what: str, *, launch_id: str | None = None, outcome: str = ""
+) -> None:
+    """Write this use down, for the person to see."""
+    with service.db.transaction() as session:
+        session.add(
+            Use(
+                at=service.now(),
+                person=connection.person,
+                connection_id=connection.id,
+                what=what,
+                launch_id=launch_id,
+                outcome=outcome,
+            )
+        )
+
+
+def uses(service: Service, person: people.Person, *, limit: int = 200) -> list[Use]:
+    """What was done with what this person has entrusted to us, the newest first."""
+    query = sa.select(Use).where(Use.person == person.id).order_by(Use.id.desc()).limit(limit)
+    with service.db.reading() as session:
+        return list(session.scalars(query))
+
+
+# --- within ---------------------------------------------------------------------------------------------------------
+
+
+def _sign_in(
+    service: Service,
+    backend: backends.Backend,
+    connection: Connection,
+    purpose: base.Purpose,
+    launch: Launch | None,
+) -> backends.Account:
+    launch_id = launch.id if launch else None
+    try:
+        plain = _plain(service, connection, purpose, launch)
+        credential = backend.provider.sign_in(plain, _token(service, backend, connection, plain, launch))
+    except clouds.BadCredential as refusal:
+        used(service, connection, purpose.value, launch_id=launch_id, outcome=str(refusal))
+        _note(service, connection, works=False, trouble=str(refusal))
+        raise
+    except clouds.ProviderError as refusal:
+        used(service, connection, purpose.value, launch_id=launch_id, outcome=str(refusal))
+        raise
+    used(service, connection, purpose.value, launch_id=launch_id)
+    return backends.Account(backend=backend, credential=credential)
+
+
+def _plain(service: Service, connection: Connection, purpose: base.Purpose, launch: Launch | None) -> base.Connection:
+    """As the provider takes it, with its secret opened."""
+    return base.Connection(
+        kind=connection.kind,
+        settings=dict(connection.settings),
+        secret=opened(service, connection) if connection.secret is not None else None,
+        purpose=purpose,
+        tag=bootstrap.launch_tag(service, launch) if launch else None,
+    )
+
+
+def _token(
+    service: Service,
+    backend: backends.Backend,
+    connection: Connection,
+    plain: base.Connection,
+    launch: Launch | None,
+) -> str | None:
+    about = {"backend": backend.name}
+    if launch:
+        about |= {"launch": launch.id, "repo": launch.spec}
+    assertion = backend.provider.assertion(plain, about)
+    if assertion is None:
+        return None
+    return identity.token(service, identity.form(connection.subject, plain.purpose), assertion)
+
+
+def _require_recent_sign_in(service: Service, connection: Connection, kind: base.Kind) -> None:
+    """Nobody's cloud is bought from for somebody who has not been here for long."""
+    person = people.known(service, connection.person)
+    if not people.recent(service, person):
+        raise errors.SignInAgain
+    if kind.tier is base.Tier.AMBIENT and not person.local:
+        raise errors.NotAllowed("Only the person at this computer may use what it is signed in with.")
+
+
+def _good(service: Service, credential: base.Credential) -> bool:
+    return credential.expires_at is None or credential.expires_at - service.now() > MARGIN
+
+
+def _note(service: Service, connection: Connection, **values: object) -> None:
+    with service.db.transaction() as session:
+        session.execute(sa.update(Connection).where(Connection.id == connection.id).values(**values))
+
+
+def _forget(service: Service, connection_id: str) -> None:
+    """No credential of it stays in memory here."""
+    for key in [key for key in list(service.accounts) if key[0] == connection_id]:
+        service.accounts.pop(key, None)
+
+
+def _about(connection_id: str) -> str:
+    return f"connections/{connection_id}"

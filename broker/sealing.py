@@ -1,0 +1,160 @@
+"""Secrets at rest: each sealed with a key of its own, which is wrapped by a key of the ring (envelope encryption).
+
+The ring comes from a setting, a file or a command. Its first key seals, all of them open, so that a ring is rotated
+without downtime: put a new key first, `anybinder keys reseal`, and take the old one away. A process that meets a key it
+does not know reads the ring again.
+
+A sealed secret is bound to where it stands (`about`): copied to another row it opens nothing.
+
+    1 byte version | 1 byte length of the key's name | name | 40 bytes wrapped data key (RFC 3394) | 12 bytes nonce | AES-256-GCM
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import shlex
+import subprocess
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import keywrap
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from broker import crypto, errors, home, settings
+
+VERSION = 1
+WRAPPED, NONCE = 40, 12
+COMMAND_SECONDS = 20
+FILE = "sealing.keys"
+
+
+class Unsealable(errors.BrokerError):
+    """A secret cannot be opened with the sealing keys in force. Whoever runs this broker must bring back the key it names."""
+
+    status_code, reason = 503, "sealing"
+
+
+class Sealer:
+    """Seals and opens. Safe to share between threads; its `repr` shows nothing."""
+
+    def __init__(self, chosen: settings.Settings) -> None:
+        """Reads nothing yet: a broker without secrets needs no ring."""
+        self._chosen = chosen
+        self._ring: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return "Sealer(…)"
+
+    def seal(self, secret: str, about: str) -> bytes:
+        """Sealed with the ring's first key, for this place only. Raises BadRequest where the ring cannot be read."""
+        name, key = next(iter(self._keys().items()))
+        data_key = AESGCM.generate_key(256)
+        nonce = crypto.random_bytes(NONCE)
+        sealed = AESGCM(data_key).encrypt(nonce, secret.encode(), about.encode())
+        return _head(name) + keywrap.aes_key_wrap(key, data_key) + nonce + sealed
+
+    def open(self, sealed: bytes, about: str) -> str:
+        """The secret again. Raises Unsealable where its key is gone, or it was not sealed for this place."""
+        name, wrapped, nonce, body = _parts(sealed)
+        try:
+            data_key = keywrap.aes_key_unwrap(self._key(name), wrapped)
+            return AESGCM(data_key).decrypt(nonce, body, about.encode()).decode()
+        except (keywrap.InvalidUnwrap, InvalidTag):
+            raise Unsealable("A sealed secret is damaged, or stands in the wrong place.") from None
+
+    def resealed(self, sealed: bytes, about: str) -> bytes | None:
+        """The same secret under the ring's first key; None where it is that already. Raises Unsealable."""
+        if _parts(sealed)[0] == next(iter(self._keys(fresh=True))):
+            return None
+        return self.seal(self.open(sealed, about), about)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the ring's keys, the one that seals first."""
+        return list(self._keys(fresh=True))
+
+    def _key(self, name: str) -> bytes:
+        found = self._keys().get(name) or self._keys(fresh=True).get(name)
+        if found is None:
+            raise Unsealable(f"A secret is sealed with the key “{name}”, which is not among the sealing keys.")
+        return found
+
+    def _keys(self, *, fresh: bool = False) -> Mapping[str, bytes]:
+        with self._lock:
+            if fresh or not self._ring:
+                self._ring = parsed(self._text())
+            return self._ring
+
+    def _text(self) -> str:
+        chosen = self._chosen
+        if given := chosen.sealing_keys.get_secret_value():
+            return given.replace(",", "\n")
+        if chosen.sealing_key_command:
+            return _printed_by(chosen.sealing_key_command)
+        path = file_of(chosen)
+        if not path.exists() and chosen.sealing_key_file is None:
+            _make(path)
+        try:
+            return path.read_text()
+        except OSError as error:
+            raise errors.BadRequest(f"The sealing keys in {path} cannot be read ({error.strerror}).") from None
+
+
+def file_of(chosen: settings.Settings) -> Path:
+    """Where the ring lies, when it is a file."""
+    return chosen.sealing_key_file or chosen.home / FILE
+
+
+def new_line() -> str:
+    """A fresh key for a ring: `name:key`."""
+    return f"k{crypto.new_id(6)}:{base64.urlsafe_b64encode(crypto.random_bytes(32)).decode()}"
+
+
+def parsed(text: str) -> dict[str, bytes]:
+    """The keys of a ring by name, in order. Raises BadRequest, which shows none of them."""
+    ring: dict[str, bytes] = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        name, _, encoded = line.partition(":")
+        try:
+            key = base64.urlsafe_b64decode(encoded.strip())
+        except (binascii.Error, ValueError):
+            key = b""
+        if not name.isalnum() or not name.isascii() or len(name) > 64 or len(key) != 32:
+            raise errors.BadRequest(
+                "A sealing key is a name, a colon, and 32 bytes in base64. `anybinder keys new` prints one."
+            )
+        ring[name] = key
+    if not ring:
+        raise errors.BadRequest("There is no sealing key where one is expected. `anybinder keys new` prints one.")
+    return ring
+
+
+def _head(name: str) -> bytes:
+    return bytes([VERSION, len(name)]) + name.encode()
+
+
+def _parts(sealed: bytes) -> tuple[str, bytes, bytes, bytes]:
+    if len(sealed) < 2 or sealed[0] != VERSION:
+        raise Unsealable("A sealed secret is damaged.")
+    at = 2 + sealed[1]
+    name = sealed[2:at].decode(errors="replace")
+    return name, sealed[at : at + WRAPPED], sealed[at + WRAPPED : at + WRAPPED + NONCE], sealed[at + WRAPPED + NONCE :]
+
+
+def _printed_by(command: str) -> str:
+    try:
+        ended = subprocess.run(
+            shlex.split(command), capture_output=True, text=True, timeout=COMMAND_SECONDS, check=True
+        )
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise errors.BadRequest(f"sealing_key_command did not print keys ({type(error).__name__}).") from None
+    return ended.stdout
+
+
+def _make(path: Path) -> None:
+    """Two processes that start at once agree on one ring."""
+    home.write_private_once(path, f"{new_line()}\n")
