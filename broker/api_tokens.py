@@ -59,4 +59,4 @@ def person_of(service: Service, text: str) -> people.Person | None:
     if found.used_at is None or now - found.used_at > USED_EVERY:
         with service.db.transaction() as session:
             session.execute(sa.update(ApiToken).where(ApiToken.id == found.id).values(used_at=now))
-    return replace(people.known(service, found.person), scopes=frozenset(found.scopes.split()))
+    return replace(people.known(service, found.person), scopes=frozenset(found.scopes.split()), token=found.id)

@@ -42,6 +42,12 @@ class Person:
     """The sign-in they ask with (models.SignIn); empty for scripts."""
     scopes: frozenset[str] | None = None
     """What the API token they ask with may do; None: all that the person may."""
+    token: str = ""
+    """The API token they ask with (models.ApiToken), by its id."""
+
+    def may(self, scope: str) -> bool:
+        """Whether what they ask with may do this (api_tokens.SCOPES)."""
+        return self.scopes is None or scope in self.scopes
 
 
 LOCAL = Person(id="local", local=True, name="you")

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, StreamingResponse
 
-from broker import events, launches, people, placement, reaper, wishes
+from broker import events, launches, placement, reaper, wishes
 from broker.models import Launch, Phase
 from broker.people import Person
 from broker.service import Service
@@ -112,13 +112,13 @@ def backends(asking: deps.Asking, at: deps.At) -> list[dict[str, Any]]:
 
 
 @router.post("/keys", status_code=201)
-def new_key(request: Request, _asking: deps.Asking) -> dict[str, str]:
+def new_key(request: Request, _asking: deps.AtHome) -> dict[str, str]:
     """A key that signs one browser in, once: for the command line to open a page with."""
     return {"key": deps.door_of(request).new_key()}
 
 
 @router.post("/reap")
-def reap(_asking: deps.Asking, at: deps.At, *, dry_run: bool = False) -> list[dict[str, Any]]:
+def reap(_asking: deps.AtHome, at: deps.At, *, dry_run: bool = False) -> list[dict[str, Any]]:
     """Sweep now, and say what was found."""
     return [
         {
@@ -159,5 +159,5 @@ async def _stream(at: Service, asking: Person, launch_id: str, after: int, *, to
 
 def _with_way_in(at: Service, asking: Person, line: dict[str, Any], launch_id: str) -> dict[str, Any]:
     launch: Launch = launches.get(at, asking, launch_id, anyones=True)
-    way_in = schemas.way_in(at, launch) if people.owns(asking, launch) else {}
+    way_in = schemas.way_in(at, launch) if schemas.may_enter(asking, launch) else {}
     return {**line, "launch": launch.id, **way_in}

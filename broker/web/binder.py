@@ -187,6 +187,8 @@ def _person(request: Request, token: tokens.BuildToken | None) -> people.Person 
         found = deps.signed_in(request)
         if found is None:
             raise Refused("Forbidden", 403)
+        if not found.may("launch"):
+            raise Refused("This token may not do that: it lacks the scope “launch”. Make one that has it.", 403)
         return found
     if token is None or token.person is None:
         return None

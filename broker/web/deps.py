@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import threading
 import time
@@ -26,6 +27,9 @@ KEYS_MOST = 100
 UNBANNED = ("/health", "/versions", "/agent/", "/build/")
 """What a banned network may ask: a federation's checks, agents that work for us; `/build` refuses in its own way."""
 CHANGING = ("POST", "PUT", "PATCH", "DELETE")
+COOKIELESS = re.compile(r"/api/device(/token)?|/login/[a-z0-9-]+/backchannel")
+"""What programs ask that have nothing to show yet, or prove themselves in what they send. No cookie counts there."""
+ASKING = "anybinder.asking"  # where a request keeps who asks, once that was looked up
 SECURITY_HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -109,7 +113,29 @@ def shown(headers: Headers) -> str:
 
 
 def signed_in(request: Request) -> people.Person | None:
-    """The person who asks, or None. A cookie counts only on the host name that set it, never on 127.0.0.1."""
+    """The person who asks, or None. Looked up once a request.
+
+    A cookie counts only on the host name that set it, never on 127.0.0.1, and not beside a token that is shown.
+    """
+    if ASKING not in request.scope:
+        request.scope[ASKING] = _looked_up(request)
+    found: people.Person | None = request.scope[ASKING]
+    return found
+
+
+def known(request: Request) -> people.Person | None:
+    """Who asks, as far as this request has looked already. Looks nothing up."""
+    found: people.Person | None = request.scope.get(ASKING)
+    return found
+
+
+def shows_cookie(request: Request) -> bool:
+    """Whether the browser has a cookie of ours, good or not."""
+    names = (COOKIE, sign_in_cookie(service_of(request).settings))
+    return not is_address(request.headers.get("host", "")) and any(name in request.cookies for name in names)
+
+
+def _looked_up(request: Request) -> people.Person | None:
     door, service = door_of(request), service_of(request)
     if token := bearer(request):
         return people.LOCAL if _same(token, door.bearer) else api_tokens.person_of(service, token)
@@ -125,10 +151,15 @@ def signed_in(request: Request) -> people.Person | None:
 def person(request: Request) -> people.Person:
     """The person who asks. Raises NotSignedIn, and NotAllowed where their API token may not do this."""
     found = signed_in(request)
+    if found is None and bearer(request):
+        raise errors.NotSignedIn(
+            "This token opens nothing here: it is wrong, has ended or was revoked. Make another on the page “Account”, "
+            "or by `anybinder login`."
+        )
     if found is None:
         raise errors.NotSignedIn
     needed = "launch" if request.method in CHANGING else "read"
-    if found.scopes is not None and needed not in found.scopes:
+    if not found.may(needed):
         raise errors.NotAllowed(f"This token may not do that: it lacks the scope “{needed}”. Make one that has it.")
     return found
 
@@ -138,6 +169,14 @@ def in_person(request: Request) -> people.Person:
     found = person(request)
     if found.scopes is not None:
         raise errors.NotAllowed("An API token may not do that. Open the page in a browser that is signed in.")
+    return found
+
+
+def at_home(request: Request) -> people.Person:
+    """The one local person, who runs this broker, themselves. Raises NotSignedIn, NotAllowed."""
+    found = in_person(request)
+    if not found.local:
+        raise errors.NotAllowed("Only whoever runs this broker may do that, at its own computer.")
     return found
 
 
@@ -160,6 +199,7 @@ def is_address(host: str) -> bool:
 
 Asking = Annotated[people.Person, Depends(person)]
 InPerson = Annotated[people.Person, Depends(in_person)]
+AtHome = Annotated[people.Person, Depends(at_home)]
 Visiting = Annotated[people.Person, Depends(visitor)]
 At = Annotated[Service, Depends(service_of)]
 
@@ -193,6 +233,8 @@ class Guard:
                 return _refuse(403, sentence, "banned_network")
         if scope["path"].startswith("/agent/") or shown(headers):
             return None  # bearers carry their own proof; a browser adds passwords by itself, and never one of these
+        if is_program(scope, headers):
+            return None
         if scope["method"] in CHANGING and not same_origin(host, headers):
             return _refuse(403, "Another page tried to do this. Open Anybinder itself and do it there.", "origin")
         return None
@@ -215,6 +257,11 @@ def is_link(scope: Scope) -> bool:
     """A launch link is shown under any name, as BinderHub does: it shows nothing of anybody's, and no cookie of ours comes
     with another name. What it starts asks for a known host again."""
     return scope["method"] in ("GET", "HEAD") and scope["path"].startswith("/v2/")
+
+
+def is_program(scope: Scope, headers: Headers) -> bool:
+    """Whether no browser asks, for what no cookie counts for: browsers say where a form comes from."""
+    return bool(COOKIELESS.fullmatch(scope["path"])) and not {"origin", "sec-fetch-site"} & headers.keys()
 
 
 def same_origin(host: str, headers: Headers) -> bool:

@@ -16,11 +16,24 @@ from starlette.templating import Jinja2Templates
 from broker import errors, launches, placement, sessions
 from broker.models import State
 from broker.people import Person
-from broker.web import assets, deps, views, wording
+from broker.web import assets, deps, schemas, views, wording
 from providers import errors as clouds
 
 router = APIRouter(include_in_schema=False)
-templates = Jinja2Templates(directory=Path(__file__).parent / "templates")
+
+
+def _nav(request: Request) -> dict[str, Any]:
+    """Who the header greets. A page that has not asked who comes does not ask for this alone."""
+    found = deps.known(request)
+    return {
+        "nav": {
+            "name": (found.name or "Account") if found else "Account" if deps.shows_cookie(request) else "",
+            "sign_in": bool(deps.service_of(request).settings.identities),
+        }
+    }
+
+
+templates = Jinja2Templates(directory=Path(__file__).parent / "templates", context_processors=[_nav])
 templates.env.globals["asset"] = assets.address
 for word in (
     wording.breakable,
@@ -185,7 +198,10 @@ def enter(request: Request, at: deps.At, launch_id: str, key: str = "") -> Respo
     """Into the session, with its token; back to its progress while it is not ready."""
     if key:
         return _sign_in(request, key)
-    found = launches.get(at, deps.person(request), launch_id)
+    asking = deps.person(request)
+    found = launches.get(at, asking, launch_id)
+    if not schemas.may_enter(asking, found):
+        raise errors.NotAllowed("This token may not do that: it lacks the scope “launch”. Make one that has it.")
     if found.state is not State.READY or found.stop_wanted:
         return RedirectResponse(f"/launches/{found.id}", status_code=SEE_OTHER)
     # Before the fragment, which browsers keep to themselves.

@@ -83,7 +83,12 @@ def launch_json(service: Service, person: Person, launch: Launch) -> dict[str, A
         "message": launch.message,
         **{name: iso(name) for name in ("created_at", "ready_at", "stopped_at", "deadline_at", "last_activity_at")},
     }
-    return {**shown, **(way_in(service, launch) if people.owns(person, launch) else {})}
+    return {**shown, **(way_in(service, launch) if may_enter(person, launch) else {})}
+
+
+def may_enter(person: Person, launch: Launch) -> bool:
+    """Whether they are shown the way in: it is theirs, and what they ask with may do more than look."""
+    return people.owns(person, launch) and person.may("launch")
 
 
 def way_in(service: Service, launch: Launch) -> dict[str, str]:
