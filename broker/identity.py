@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 from typing import Any
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 import structlog
@@ -31,12 +32,23 @@ TOKEN_SECONDS = 600
 SKEW_SECONDS = 300
 """Clocks may differ by this much: a token is dated back by it, and lives longer than it."""
 JWKS_SECONDS = 3600
-"""How long others may keep our list of keys: shorter than `issuer_overlap_hours`."""
+USUAL_PORTS = {"http": 80, "https": 443}
 
 
 def issuer(service: Service) -> str:
-    """Our address, as `iss` says it. On one computer only programs of that computer can ask it."""
-    return service.agent_url.rstrip("/")
+    """Our address, as `iss` says it: the same however `public_url` spells it, for accounts were told it once.
+
+    On one computer only programs of that computer can ask it.
+    """
+    at = urlsplit(service.agent_url)
+    host = f"[{at.hostname}]" if ":" in (at.hostname or "") else at.hostname
+    port = "" if at.port in (None, USUAL_PORTS.get(at.scheme)) else f":{at.port}"
+    return f"{at.scheme}://{host}{port}{at.path.rstrip('/')}"
+
+
+def cache_seconds(service: Service) -> int:
+    """How long others may keep what they have read of us: well shorter than the overlap of keys."""
+    return min(JWKS_SECONDS, int(_overlap(service).total_seconds() / 2))
 
 
 def subject(service: Service, person_id: str, target: str) -> str:
@@ -102,21 +114,14 @@ def jwks(service: Service) -> dict[str, Any]:
 def rotate(service: Service, *, at_once: bool = False) -> str:
     """Publish a new key, which signs after the overlap; the old ones go an overlap later. Returns its `kid`.
 
-    `at_once`, when a key is feared stolen: the new one signs now and the old ones are published no more. Clouds that
-    keep our old list refuse us until they read it again.
+    `at_once`, when a key is feared stolen: the new one signs now, the old ones are published no more and their private
+    halves erased. Clouds that keep our old list refuse us until they read it again.
     """
     _ensure(service)
-    now = service.now()
-    overlap = dt.timedelta(0) if at_once else _overlap(service)
-    fresh = _new_key(service, signs_at=now + overlap)
+    fresh = _new_key(service, signs_at=service.now() + (dt.timedelta(0) if at_once else _overlap(service)))
     with service.db.transaction() as session:
         db.one_at_a_time(session, "signing keys")
-        hidden = fresh.signs_at + overlap + dt.timedelta(seconds=0 if at_once else TOKEN_SECONDS)
-        for old in session.scalars(_published(now)):
-            old.hidden_at = min(old.hidden_at, hidden) if old.hidden_at else hidden
-            old.private = None if at_once else old.private
-        session.add(fresh)
-    log.info("signing_key_published", kid=fresh.kid, signs_at=fresh.signs_at.isoformat())
+        _publish(service, session, fresh, at_once=at_once)
     return fresh.kid
 
 
@@ -129,12 +134,33 @@ def keep(service: Service) -> None:
         signing = next((key for key in keys if key.signs_at <= now and key.private), None)
         if signing is None:
             return  # nothing was ever signed
-        for old in keys:
-            if old.signs_at < signing.signs_at:
-                old.private = None
-        due = keys[0].signs_at + dt.timedelta(days=service.settings.issuer_key_days) - _overlap(service) <= now
-    if due:
-        rotate(service)
+        if signing.signs_at + dt.timedelta(seconds=SKEW_SECONDS) <= now:  # for those of us whose clocks are behind
+            older = SigningKey.signs_at < signing.signs_at, SigningKey.private.is_not(None)
+            session.execute(sa.update(SigningKey).where(*older).values(private=None))
+    if not _is_due(service, keys):
+        return
+    fresh = _new_key(service, signs_at=now + _overlap(service))
+    with service.db.transaction() as session:
+        db.one_at_a_time(session, "signing keys")
+        if _is_due(service, list(session.scalars(_published(now)))):  # several of us may have seen that it is time
+            _publish(service, session, fresh, at_once=False)
+
+
+def _is_due(service: Service, keys: list[SigningKey]) -> bool:
+    """Whether the newest of these is so old that the next one must be published."""
+    lasts = max(dt.timedelta(days=service.settings.issuer_key_days) - _overlap(service), dt.timedelta(0))
+    return keys[0].signs_at + lasts <= service.now()
+
+
+def _publish(service: Service, session: orm.Session, fresh: SigningKey, *, at_once: bool) -> None:
+    now = service.now()
+    hidden = now if at_once else fresh.signs_at + _overlap(service) + dt.timedelta(seconds=TOKEN_SECONDS)
+    for old in session.scalars(_published(now)):
+        old.hidden_at = min(old.hidden_at, hidden) if old.hidden_at else hidden
+    if at_once:
+        session.execute(sa.update(SigningKey).values(private=None))
+    session.add(fresh)
+    log.info("signing_key_published", kid=fresh.kid, signs_at=fresh.signs_at.isoformat())
 
 
 def resealed(service: Service, session: orm.Session) -> int:
@@ -148,18 +174,22 @@ def resealed(service: Service, session: orm.Session) -> int:
 
 
 def _signing(service: Service) -> RSAKey:
-    """The newest key that signs already."""
+    """The newest key that signs already; where our clock is behind and none does, the one that will first."""
     _ensure(service)
     now = service.now()
     with service.db.reading() as session:
-        query = _published(now).where(SigningKey.signs_at <= now, SigningKey.private.is_not(None))
-        found = session.scalars(query).first()
+        whole = [key for key in session.scalars(_published(now)) if key.private]
+    found = next((key for key in whole if key.signs_at <= now), whole[-1] if whole else None)
     if found is None or found.private is None:
         raise RuntimeError("There is no key to sign with.")
-    if found.kid not in service.signing:
+    for kid in set(service.signing) - {key.kid for key in whole}:
+        service.signing.pop(kid, None)  # what was erased from the table is not kept here either
+    opened = service.signing.get(found.kid)
+    if opened is None:
         private = service.sealer.open(found.private, _about(found.kid))
-        service.signing[found.kid] = RSAKey.import_key(private, {"kid": found.kid, "use": "sig", "alg": ALGORITHM})
-    return service.signing[found.kid]
+        opened = RSAKey.import_key(private, {"kid": found.kid, "use": "sig", "alg": ALGORITHM})
+        service.signing[found.kid] = opened
+    return opened
 
 
 def _ensure(service: Service) -> None:
