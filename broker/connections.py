@@ -15,7 +15,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy import orm
 
-from broker import backends, bootstrap, crypto, errors, identity, people
+from broker import backends, bootstrap, crypto, db, errors, identity, people
 from broker.models import Connection, Launch, Order, State, Use
 from broker.service import Service
 from providers import base
@@ -117,6 +117,7 @@ def connect(
         created_at=now,
     )
     with service.db.transaction() as session:
+        db.one_at_a_time(session, f"connections {person.id}")
         earlier = Connection.person == person.id, Connection.target == target, Connection.removed_at.is_(None)
         session.execute(sa.update(Connection).where(*earlier).values(removed_at=now))
         session.add(fresh)
@@ -135,9 +136,7 @@ def read_fields(kind: base.Kind, typed: Mapping[str, str], *, has_secret: bool =
         title = field.title or field.name
         if not value and needed:
             raise errors.BadField(field.name, f"{title} is needed. {field.help}")
-        fits = not field.pattern or re.fullmatch(field.pattern, value)
-        chosen = not field.choices or value in field.choices
-        if value and not (fits and chosen and len(value) <= FIELD_MOST and value.isprintable()):
+        if value and not _fits(field, value):
             like = f", like {field.example}" if field.example else ""
             raise errors.BadField(field.name, f"{title} does not look right{like}. {field.help}")
         if field.secret:
@@ -145,6 +144,14 @@ def read_fields(kind: base.Kind, typed: Mapping[str, str], *, has_secret: bool =
         else:
             plain[field.name] = value
     return plain, secret
+
+
+def _fits(field: base.Setting, value: str) -> bool:
+    if len(value) > FIELD_MOST or not value.isprintable():
+        return False
+    return (not field.pattern or re.fullmatch(field.pattern, value) is not None) and (
+        not field.choices or value in field.choices
+    )
 
 
 def disconnect(service: Service, person: people.Person, connection_id: str) -> Connection:
@@ -198,25 +205,30 @@ def account(
     purpose: base.Purpose,
     launch: Launch | None = None,
     *,
-    fresh: bool = False,
+    what: str = "",
 ) -> backends.Account:
     """Signed in for this purpose. Asks the cloud, unless a credential of before is still good for a while.
 
-    Raises BadCredential, PermissionMissing, ProviderUnavailable, SignInAgain.
+    `what`: what it is written down as, where that is not the purpose; then the cloud is asked in any case.
+
+    Raises BadCredential, also for a launch with what was disconnected; PermissionMissing, ProviderUnavailable,
+    SignInAgain.
     """
     if connection is None:
         if backend.asks_for_account:
             raise clouds.BadCredential("No account is connected to run there. Connect one, then try again.")
         return backend.account()
+    if purpose is base.Purpose.LAUNCH and connection.removed_at is not None:
+        raise clouds.BadCredential("This account was disconnected, or connected anew, meanwhile. Launch it again.")
     key = (connection.id, purpose.value, launch.id if launch else "")
     known = service.accounts.get(key)
-    if known and not fresh and _good(service, known.credential):
+    if known and not what and _good(service, known.credential):
         return known
     kind = backend.kind(connection.kind)
     if purpose is base.Purpose.LAUNCH:
         _require_recent_sign_in(service, connection, kind)
-    found = _sign_in(service, backend, connection, purpose, launch)
-    service.accounts[key] = found
+    found = _sign_in(service, backend, connection, purpose, launch, what or purpose.value)
+    _remember(service, key, found)
     return found
 
 
@@ -334,6 +346,8 @@ def _plain(service: Service, connection: Connection, purpose: base.Purpose, laun
         secret=opened(service, connection) if connection.secret is not None else None,
         purpose=purpose,
         tag=bootstrap.launch_tag(service, launch) if launch else None,
+        subject=connection.subject,
+        broker=service.keys.broker_id,
     )
 
 

@@ -204,6 +204,10 @@ class Connection:
     purpose: Purpose = Purpose.LAUNCH
     tag: Tag | None = None
     """What the credential is for, where it is one launch: the cloud is asked to narrow it to that where it can."""
+    subject: str = ""
+    """Who the person is towards this target, without the form: what a trust in the account may be named after."""
+    broker: str = ""
+    """This broker's id in tags."""
 
 
 @dataclass(frozen=True, kw_only=True)
