@@ -17,13 +17,20 @@ def default_home() -> Path:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Put this text there, whole or not at all, for the owner only."""
+    """Put this text there, whole or not at all, for the owner only. It is on the disk when this returns."""
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)  # one left by a kill keeps whatever mode it had
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     fresh.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def write_private_once(path: Path, text: str) -> None:

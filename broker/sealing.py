@@ -1,8 +1,8 @@
 """Secrets at rest: each sealed with a key of its own, which is wrapped by a key of the ring (envelope encryption).
 
 The ring comes from a setting, a file or a command. Its first key seals, all of them open, so that a ring is rotated
-without downtime: put a new key first, `anybinder keys reseal`, and take the old one away. A process that meets a key it
-does not know reads the ring again.
+without downtime: put a new key first, `anybinder keys reseal`, and take the old one away. A process reads the ring again
+every RING_SECONDS, and at once when it meets a key it does not know.
 
 A sealed secret is bound to where it stands (`about`): copied to another row it opens nothing.
 
@@ -13,21 +13,27 @@ from __future__ import annotations
 
 import base64
 import binascii
+import fcntl
 import shlex
 import subprocess
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import keywrap
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from broker import crypto, errors, home, settings
 
+log = structlog.get_logger(__name__)
 VERSION = 1
 WRAPPED, NONCE = 40, 12
 COMMAND_SECONDS = 20
+RING_SECONDS = 60
+"""No process seals for longer than this with a key that is no longer the first."""
 FILE = "sealing.keys"
 
 
@@ -44,6 +50,7 @@ class Sealer:
         """Reads nothing yet: a broker without secrets needs no ring."""
         self._chosen = chosen
         self._ring: dict[str, bytes] = {}
+        self._read_at = 0.0
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -63,12 +70,15 @@ class Sealer:
         try:
             data_key = keywrap.aes_key_unwrap(self._key(name), wrapped)
             return AESGCM(data_key).decrypt(nonce, body, about.encode()).decode()
-        except (keywrap.InvalidUnwrap, InvalidTag):
+        except (keywrap.InvalidUnwrap, InvalidTag, ValueError):  # the last where it was cut off
             raise Unsealable("A sealed secret is damaged, or stands in the wrong place.") from None
 
-    def resealed(self, sealed: bytes, about: str) -> bytes | None:
-        """The same secret under the ring's first key; None where it is that already. Raises Unsealable."""
-        if _parts(sealed)[0] == next(iter(self._keys(fresh=True))):
+    def resealed(self, sealed: bytes, about: str, *, fresh: bool = True) -> bytes | None:
+        """The same secret under the ring's first key; None where it is that already. Raises Unsealable.
+
+        Reads the ring again, unless whoever asks for many has done so (`names`).
+        """
+        if name_of(sealed) == next(iter(self._keys(fresh=fresh))):
             return None
         return self.seal(self.open(sealed, about), about)
 
@@ -84,10 +94,22 @@ class Sealer:
         return found
 
     def _keys(self, *, fresh: bool = False) -> Mapping[str, bytes]:
-        with self._lock:
-            if fresh or not self._ring:
-                self._ring = parsed(self._text())
-            return self._ring
+        if fresh or not self._ring:
+            with self._lock:
+                if fresh or not self._ring:
+                    self._read()
+        elif time.monotonic() - self._read_at > RING_SECONDS and self._lock.acquire(blocking=False):
+            try:
+                self._read()
+            except errors.BadRequest as fault:  # what opened a minute ago goes on to
+                self._read_at = time.monotonic()
+                log.warning("sealing_keys_unread", why=str(fault))
+            finally:
+                self._lock.release()
+        return self._ring
+
+    def _read(self) -> None:
+        self._ring, self._read_at = parsed(self._text()), time.monotonic()
 
     def _text(self) -> str:
         chosen = self._chosen
@@ -107,6 +129,24 @@ class Sealer:
 def file_of(chosen: settings.Settings) -> Path:
     """Where the ring lies, when it is a file."""
     return chosen.sealing_key_file or chosen.home / FILE
+
+
+def add_first(chosen: settings.Settings) -> str:
+    """Put a fresh key first in the file of the ring; its name. Whole or not at all, and on the disk when this returns.
+
+    Raises BadRequest where the ring is no file.
+    """
+    if chosen.sealing_keys.get_secret_value() or chosen.sealing_key_command:
+        raise errors.BadRequest(
+            "The sealing keys are not in a file. Put the line that `anybinder keys new` prints before the others, where "
+            "they come from; then run `anybinder keys reseal`."
+        )
+    with (settings.private_folder(chosen.home) / "sealing.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        Sealer(chosen).names  # noqa: B018 -- makes the file where there is none, and refuses one that is broken
+        path, line = file_of(chosen).resolve(), new_line()
+        home.write_private(path, f"{line}\n{path.read_text()}")
+    return line.partition(":")[0]
 
 
 def new_line() -> str:
@@ -131,6 +171,11 @@ def parsed(text: str) -> dict[str, bytes]:
     if not ring:
         raise errors.BadRequest("There is no sealing key where one is expected. `anybinder keys new` prints one.")
     return ring
+
+
+def name_of(sealed: bytes) -> str:
+    """The name of the key that this is sealed with. Raises Unsealable."""
+    return _parts(sealed)[0]
 
 
 def _head(name: str) -> bytes:
