@@ -275,7 +275,9 @@ class DeviceLogin(Table):
     digest: Mapped[bytes] = mapped_column(sa.LargeBinary(32), primary_key=True)
     """Of the code that the command line holds."""
     user_code: Mapped[str] = mapped_column(sa.String(16), unique=True)
-    """What the person types."""
+    """A digest, under our own key, of what the person types: it is too short for one that needs none."""
+    asked_from: Mapped[str] = mapped_column(sa.String(16), index=True)
+    """The same of the network it was asked from: who has many open gets no more."""
     name: Mapped[str] = mapped_column(sa.String(64))
     scopes: Mapped[str] = mapped_column(sa.String(64))
     created_at: Mapped[dt.datetime]

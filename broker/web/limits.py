@@ -33,9 +33,13 @@ class Charged:
 class RateLimit:
     """One a process; processes that share Redis share the count."""
 
-    def __init__(self, chosen: settings.Settings) -> None:
-        self.seconds = chosen.rate_limit_seconds
-        self._item = RateLimitItemPerSecond(chosen.rate_limit, chosen.rate_limit_seconds) if chosen.rate_limit else None
+    def __init__(
+        self, chosen: settings.Settings, *, what: str = "build", most: int | None = None, seconds: int | None = None
+    ) -> None:
+        """`most` in `seconds` of `what`; without, of launches and as the operator says."""
+        most, self.what = chosen.rate_limit if most is None else most, what
+        self.seconds = seconds or chosen.rate_limit_seconds
+        self._item = RateLimitItemPerSecond(most, self.seconds) if most else None
         redis = chosen.redis_url.get_secret_value()
         address = f"redis+{redis}" if redis.startswith("unix:") else redis
         self._storage = storage.storage_from_string(address or "memory://", wrap_exceptions=True)
@@ -45,7 +49,7 @@ class RateLimit:
         """Count one request of this client. None where nothing is limited. May ask Redis; without it all may pass."""
         if self._item is None:
             return None
-        who = ("build", callers.network(client))
+        who = (self.what, callers.network(client))
         try:
             passed = self._limiter.hit(self._item, *who)
             window = self._limiter.get_window_stats(self._item, *who)

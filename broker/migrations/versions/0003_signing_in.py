@@ -63,6 +63,7 @@ def upgrade() -> None:
         "device_logins",
         sa.Column("digest", sa.LargeBinary(length=32), nullable=False),
         sa.Column("user_code", sa.String(length=16), nullable=False),
+        sa.Column("asked_from", sa.String(length=16), nullable=False),
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("scopes", sa.String(length=64), nullable=False),
         sa.Column("created_at", db.UTC(timezone=True), nullable=False),
@@ -73,6 +74,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("digest", name=op.f("pk_device_logins")),
         sa.UniqueConstraint("user_code", name=op.f("uq_device_logins_user_code")),
     )
+    with op.batch_alter_table("device_logins") as table:
+        table.create_index(table.f("ix_device_logins_asked_from"), ["asked_from"], unique=False)
+
     op.create_table(
         "people",
         sa.Column("id", sa.String(length=16), nullable=False),
