@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 
-from broker import admission, errors, repos, settings
+from broker import admission, errors, probe, repos, settings
 from broker.people import Person
 from broker.service import Service
 from providers import base
@@ -38,11 +38,12 @@ class Backend:
                 return "It would run a stranger's code as the person who runs this broker, so it is not offered here."
             if not person.local:
                 return "Only the person at this computer may run things on it."
-        elif (
-            not self.provider.on_this_computer and not service.settings.public_url and not self.provider.dials_loopback
-        ):
-            return "Machines elsewhere must reach this broker: set ANYBINDER_PUBLIC_URL to its https address first."
-        return None
+        return self.out_of_reach(service)
+
+    def out_of_reach(self, service: Service) -> str | None:
+        """Why what is there could not reach this broker, in a sentence; None where it can (see `probe.refusal`)."""
+        near = self.provider.on_this_computer or self.provider.dials_loopback
+        return None if near else probe.refusal(service)
 
     @property
     def asks_for_account(self) -> bool:
@@ -105,6 +106,12 @@ def named(service: Service, name: str) -> Backend:
     if name not in configured:
         raise errors.BadRequest(f"There is no backend called “{name}”. Choose one of: {', '.join(configured)}.")
     return configured[name]
+
+
+def look_outward(service: Service) -> None:
+    """Begin to find out whether machines elsewhere can reach this broker, where a backend needs that. Returns at once."""
+    if any(not (each.provider.on_this_computer or each.provider.dials_loopback) for each in offered(service)):
+        probe.begin(service)
 
 
 def installed() -> dict[str, metadata.EntryPoint]:

@@ -10,6 +10,7 @@ import datetime as dt
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
@@ -23,6 +24,8 @@ from providers import errors as clouds
 
 log = structlog.get_logger(__name__)
 MARGIN = dt.timedelta(minutes=5)  # a credential that ends sooner is not begun with
+ACCOUNTS_MOST = 1000  # credentials in memory; a launch has at most two
+SIGNING_IN = "Signing in"
 FIELD_MOST = 4000  # characters of one field; a token is the longest there is
 
 
@@ -205,11 +208,12 @@ def account(
     purpose: base.Purpose,
     launch: Launch | None = None,
     *,
+    fresh: bool = False,
     what: str = "",
 ) -> backends.Account:
     """Signed in for this purpose. Asks the cloud, unless a credential of before is still good for a while.
 
-    `what`: what it is written down as, where that is not the purpose; then the cloud is asked in any case.
+    `fresh`: ask in any case. `what`: what it is written down as, where that is not the purpose.
 
     Raises BadCredential, also for a launch with what was disconnected; PermissionMissing, ProviderUnavailable,
     SignInAgain.
@@ -222,7 +226,7 @@ def account(
         raise clouds.BadCredential("This account was disconnected, or connected anew, meanwhile. Launch it again.")
     key = (connection.id, purpose.value, launch.id if launch else "")
     known = service.accounts.get(key)
-    if known and not what and _good(service, known.credential):
+    if known and not fresh and _good(service, known.credential):
         return known
     kind = backend.kind(connection.kind)
     if purpose is base.Purpose.LAUNCH:
@@ -254,7 +258,7 @@ def to_sweep(service: Service, backend: backends.Backend) -> Iterator[tuple[Conn
         found = list(session.scalars(query))
     for connection in found:
         try:
-            yield connection, account(service, backend, connection, base.Purpose.REAP)
+            yield connection, account(service, backend, connection, base.Purpose.REAP, what="sweep")
         except (clouds.ProviderError, errors.BrokerError) as error:
             log.warning("sweep_failed", backend=backend.name, connection=connection.id, error=str(error))
 
@@ -267,19 +271,40 @@ def check(service: Service, person: people.Person, connection_id: str) -> Connec
     found = get(service, person, connection_id)
     backend = backends.named(service, found.target.partition(":")[2])
     findings: list[base.Permission] = []
-    told: dict[str, object] = {"works": True, "trouble": "", "checked_at": service.now()}
-    try:
-        for purpose in base.Purpose:
-            signed_in = account(service, backend, found, purpose, fresh=True)
-            findings += backend.provider.check(_plain(service, found, purpose, None), signed_in.credential)
-            told |= {"who": signed_in.credential.who, "ends_at": signed_in.credential.reaches}
-    except (clouds.BadCredential, clouds.PermissionMissing) as refusal:
-        told |= {"works": False, "trouble": str(refusal)}
-    lacking = [each.name for each in findings if each.works is False]
-    if told["works"] and lacking:
-        told |= {"works": False, "trouble": f"Something is missing in the account: {', '.join(lacking)}."}
-    _note(service, found, findings=[asdict(each) for each in findings], **told)
+    credentials: list[base.Credential] = []
+    for purpose in base.Purpose:
+        tried, credential = _try(service, backend, found, purpose)
+        findings += tried
+        credentials += [credential] if credential else []
+    ends = [each.reaches for each in credentials if each.reaches]
+    told = [asdict(each) for each in findings]
+    _note(
+        service,
+        found,
+        findings=told,
+        works=not _trouble(told),
+        trouble=_trouble(told),
+        who=credentials[0].who if credentials else "",
+        ends_at=min(ends) if ends else None,
+        checked_at=service.now(),
+    )
     return get(service, person, connection_id)
+
+
+def _try(
+    service: Service, backend: backends.Backend, connection: Connection, purpose: base.Purpose
+) -> tuple[list[base.Permission], base.Credential | None]:
+    """Each purpose by itself: an account may let us launch and not clean up, or the other way round."""
+    try:
+        credential = account(service, backend, connection, purpose, fresh=True, what="check").credential
+    except (clouds.BadCredential, clouds.PermissionMissing) as refusal:
+        return [_signing_in(purpose, str(refusal))], None
+    try:
+        tried = backend.provider.check(_plain(service, connection, purpose, None), credential)
+    except (clouds.BadCredential, clouds.PermissionMissing) as refusal:
+        why = "to see what it may do there"
+        tried = [base.Permission(name="Checking", purpose=purpose, why=why, works=False, fix=str(refusal))]
+    return [_signing_in(purpose), *tried], credential
 
 
 def opened(service: Service, connection: Connection) -> str:
@@ -306,11 +331,43 @@ def used(
         )
 
 
-def uses(service: Service, person: people.Person, *, limit: int = 200) -> list[Use]:
-    """What was done with what this person has entrusted to us, the newest first."""
-    query = sa.select(Use).where(Use.person == person.id).order_by(Use.id.desc()).limit(limit)
+def uses(
+    service: Service, person: people.Person, *, limit: int = 200, before: int | None = None, sweeps: bool = True
+) -> list[Use]:
+    """What was done with what this person has entrusted to us, the newest first; `before` the use of this id.
+
+    Without `sweeps`, the looks for leftovers that found the account as it should be are left out.
+    """
+    query = sa.select(Use).where(Use.person == person.id)
+    if before is not None:
+        query = query.where(Use.id < before)
+    if not sweeps:
+        query = query.where(sa.or_(Use.what != "sweep", Use.outcome != ""))
     with service.db.reading() as session:
-        return list(session.scalars(query))
+        return list(session.scalars(query.order_by(Use.id.desc()).limit(limit)))
+
+
+def last_used(service: Service, person: people.Person) -> dict[str, dt.datetime]:
+    """When each of this person's targets was last signed in to, by target; what they told anew counts with what they told
+    before."""
+    query = (
+        sa.select(Connection.target, sa.func.max(Use.at, type_=Use.at.type))
+        .join(Use, Use.connection_id == Connection.id)
+        .where(Connection.person == person.id)
+        .group_by(Connection.target)
+    )
+    with service.db.reading() as session:
+        return {row[0]: row[1] for row in session.execute(query)}
+
+
+def running_on(service: Service, person: people.Person, target: str) -> list[Launch]:
+    """Launches that still need what this person has connected there, also by what they told before."""
+    theirs = sa.select(Connection.id).where(Connection.person == person.id, Connection.target == target)
+    bought = sa.select(Order.launch_id).where(Order.connection_id.in_(theirs), Order.closed_at.is_(None))
+    needs = sa.or_(Launch.connection_id.in_(theirs), Launch.repo_connection_id.in_(theirs))
+    query = sa.select(Launch).where(sa.or_(sa.and_(needs, Launch.state != State.STOPPED), Launch.id.in_(bought)))
+    with service.db.reading() as session:
+        return list(session.scalars(query.order_by(Launch.created_at.desc())))
 
 
 # --- within ---------------------------------------------------------------------------------------------------------
@@ -322,20 +379,52 @@ def _sign_in(
     connection: Connection,
     purpose: base.Purpose,
     launch: Launch | None,
+    what: str,
 ) -> backends.Account:
     launch_id = launch.id if launch else None
     try:
         plain = _plain(service, connection, purpose, launch)
         credential = backend.provider.sign_in(plain, _token(service, backend, connection, plain, launch))
-    except clouds.BadCredential as refusal:
-        used(service, connection, purpose.value, launch_id=launch_id, outcome=str(refusal))
-        _note(service, connection, works=False, trouble=str(refusal))
-        raise
     except clouds.ProviderError as refusal:
-        used(service, connection, purpose.value, launch_id=launch_id, outcome=str(refusal))
+        used(service, connection, what, launch_id=launch_id, outcome=str(refusal))
+        if isinstance(refusal, clouds.BadCredential):
+            _learn(service, connection, purpose, str(refusal))
         raise
-    used(service, connection, purpose.value, launch_id=launch_id)
+    used(service, connection, what, launch_id=launch_id)
+    if connection.works is False:
+        _learn(service, connection, purpose)
     return backends.Account(backend=backend, credential=credential)
+
+
+def _learn(service: Service, connection: Connection, purpose: base.Purpose, refusal: str = "") -> None:
+    """A sign-in in passing says as much as a check does, of itself: what was refused closes the place, what is let in
+    again opens it, unless something else is missing."""
+    with service.db.transaction() as session:
+        kept = session.get(Connection, connection.id)
+        if kept is None:
+            return
+        fresh = asdict(_signing_in(purpose, refusal))
+        others = [each for each in kept.findings if (each["name"], each["purpose"]) != (SIGNING_IN, purpose.value)]
+        kept.findings = [fresh, *others]
+        kept.trouble = _trouble(kept.findings)
+        kept.works = False if kept.trouble else True if kept.checked_at else None
+
+
+def _signing_in(purpose: base.Purpose, refusal: str = "") -> base.Permission:
+    why = {
+        base.Purpose.LAUNCH: "to start and see what you launch, while you are signed in here",
+        base.Purpose.REAP: "to end what you launched, also while you are away",
+    }[purpose]
+    return base.Permission(name=SIGNING_IN, purpose=purpose, why=why, works=not refusal, fix=refusal)
+
+
+def _trouble(findings: Iterable[Mapping[str, Any]]) -> str:
+    """What is wrong with it, in a sentence; empty where nothing is."""
+    lacking = [each for each in findings if each["works"] is False]
+    if refused := next((each["fix"] for each in lacking if each["name"] == SIGNING_IN), ""):
+        return str(refused)
+    names = ", ".join(dict.fromkeys(each["name"] for each in lacking))
+    return f"Something is missing in the account: {names}." if lacking else ""
 
 
 def _plain(service: Service, connection: Connection, purpose: base.Purpose, launch: Launch | None) -> base.Connection:
@@ -374,6 +463,15 @@ def _require_recent_sign_in(service: Service, connection: Connection, kind: base
         raise errors.SignInAgain
     if kind.tier is base.Tier.AMBIENT and not person.local:
         raise errors.NotAllowed("Only the person at this computer may use what it is signed in with.")
+
+
+def _remember(service: Service, key: tuple[str, ...], found: backends.Account) -> None:
+    """For the next use, as long as it is good; what is not any more goes."""
+    kept = list(service.accounts.items())
+    stale = [each for each, old in kept if not _good(service, old.credential)]
+    for each in [*stale, *(each for each, _old in kept[: max(0, len(kept) - ACCOUNTS_MOST)])]:
+        service.accounts.pop(each, None)
+    service.accounts[key] = found
 
 
 def _good(service: Service, credential: base.Credential) -> bool:

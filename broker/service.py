@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from broker import crypto, fanout, repos, sealing, settings
 from broker import db as database
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from joserfc.jwk import RSAKey
 
     from broker.backends import Account, Backend
+    from broker.probe import Seen
 
 
 def utcnow() -> dt.datetime:
@@ -42,6 +44,12 @@ class Service:
     """Opened signing keys by `kid`; `identity` alone reads them."""
     accounts: dict[tuple[str, ...], Account] = field(default_factory=dict, repr=False)
     """Credentials in memory, until shortly before they end; `connections` alone reads them."""
+    identities: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    """What identity providers have said of themselves, for minutes; `openid` alone reads it."""
+    probes: dict[str, Seen] = field(default_factory=dict)
+    """What was last found at the public address; `probe` alone reads it."""
+    probing: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    """Held while it is looked at."""
 
     def close(self) -> None:
         """Stop the queue, then what it works with."""

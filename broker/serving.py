@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from broker import app as application
-from broker import client, front, launches, logs, reaper, service, sessions, settings, tasks
+from broker import backends, client, front, launches, logs, reaper, service, sessions, settings, tasks
 from broker.home import write_private
 
 log = structlog.get_logger(__name__)
@@ -135,6 +135,7 @@ async def _announce(app: FastAPI, server: list[uvicorn.Server]) -> None:
     while not server[0].started:  # noqa: ASYNC110  uvicorn has no event for it
         await asyncio.sleep(0.005)
     await asyncio.to_thread(app.state.on_ready)
+    await asyncio.to_thread(backends.look_outward, app.state.service)
 
 
 async def _note_activity(app: FastAPI, at: service.Service) -> None:

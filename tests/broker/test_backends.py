@@ -9,7 +9,7 @@ from pathlib import Path
 import pydantic
 import pytest
 
-from broker import backends, errors, people, placement, repos, service, settings, wishes
+from broker import backends, errors, people, placement, probe, repos, service, settings, wishes
 from tests.broker.conftest import Bench
 from tests.doubles.desk_cloud import DeskCloud
 
@@ -28,8 +28,13 @@ class FarAway(DeskCloud):
     dials_loopback = False
 
 
+HUB = "https://hub.example"
+
+
 def served(bench: Bench) -> service.Service:
-    return replace(bench.at, settings=bench.at.settings.model_copy(update={"public_url": "https://hub.example"}))
+    """On a server whose public address was found to lead to it."""
+    bench.at.probes[HUB] = probe.Seen(at=bench.at.now(), trouble=None)
+    return replace(bench.at, settings=bench.at.settings.model_copy(update={"public_url": HUB}))
 
 
 def test_this_computer_is_offered_to_the_one_local_person(make_bench: Callable[..., Bench]) -> None:
