@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker import settings
-from broker.repos import http, remotes
+from broker.repos import credentials, http, remotes
 
 if TYPE_CHECKING:
     from broker.repos.base import RepoProvider
@@ -19,6 +19,8 @@ class Asking:
     settings: settings.Settings
     http: http.Http
     remotes: remotes.Remotes
+    credential: credentials.Credential | None = None
+    """The right of the one person for whom it is asked, where it is not asked for everybody. Nothing learned is shared."""
 
     def api(self, provider: RepoProvider) -> str:
         """Where this host's interface answers, without a slash at its end."""

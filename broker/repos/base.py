@@ -99,6 +99,8 @@ class Resolved:
     """How the instance gets the files, as JSON without secrets: `git` clones, `files` downloads a list, `image` runs one."""
     lasting: str = ""
     """A sentence where the host does not promise the same files for the same version for ever; else empty."""
+    opened_with: str = ""
+    """The connection of the person's that opened it; empty where it is there for everybody."""
 
 
 class RepoProvider(ABC):

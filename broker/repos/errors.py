@@ -6,6 +6,7 @@ RepoError
 ├── NotFound             no such repository, or a private one
 │   └── RefNotFound      the repository is there, the branch, tag or commit is not
 ├── TooBig               more than this broker will fetch to be sure
+├── TokenRefused         the host does not take the person's own token
 ├── RateLimited          the host wants us to wait
 └── HostUnavailable      the host does not answer, or makes no sense
     └── HostTimeout      it does not answer in time
@@ -50,6 +51,12 @@ class TooBig(RepoError):
     """This repository is larger than this broker may fetch. Use a smaller one, or name a branch instead of a commit."""
 
     status_code, reason = 413, "repo_too_big"
+
+
+class TokenRefused(RepoError):
+    """The host of this repository does not take your token any more. Connect your account there again."""
+
+    status_code, reason = 403, "repo_token"
 
 
 class RateLimited(RepoError):

@@ -48,7 +48,14 @@ class Forge(base.RepoProvider):
                 return self.resolved(spec, commit, GIT, asking)
         try:
             return self.resolved(spec, self.commit_by_api(spec, asking), f"{self.named} API", asking)
+        except errors.RefNotFound:
+            raise
         except (errors.RateLimited, errors.HostUnavailable) as refusal:
+            return self.resolved(spec, self.commit_by_git(spec, asking, refusal), GIT, asking)
+        except errors.NotFound as refusal:
+            if asking.credential is None:
+                raise
+            # A token may open the repository and not the API: GitLab has them of one kind each.
             return self.resolved(spec, self.commit_by_git(spec, asking, refusal), GIT, asking)
 
     def commit_by_git(self, spec: base.RepoSpec, asking: Asking, refusal: errors.RepoError) -> str:
@@ -100,8 +107,24 @@ class Forge(base.RepoProvider):
         lasting: Callable[[http.Answer], bool] = http.missing,
     ) -> http.Answer:
         """One question to the API, with the token if there is one. `lasting`: refusals that hold for five minutes."""
-        token = asking.token(self)
-        answer = asking.http.ask_api(f"{self.api_url(asking)}/{address}", accept=accept, token=token, lasting=lasting)
+        mine = asking.credential
+        token = "" if mine else asking.token(self)
+        answer = asking.http.ask_api(
+            f"{self.api_url(asking)}/{address}",
+            accept=accept,
+            token=token,
+            authorization=mine.authorization if mine else "",
+            lasting=lasting,
+        )
+        if mine and answer.status == 401:
+            raise errors.TokenRefused(
+                f"{self.named} does not take your token any more. Connect your account there again."
+            )
+        if mine and answer.status == 403 and "x-github-sso" in answer.headers:
+            raise errors.TokenRefused(
+                f"{self.named} wants your token to be authorized for the organization's single sign-on. "
+                "Do so among your tokens there."
+            )
         if answer.status == 401 and token:
             raise errors.HostUnavailable(
                 f"{self.named} no longer accepts this broker's token. Tell whoever runs it to renew it."

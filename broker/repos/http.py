@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -48,19 +49,37 @@ class Http:
         self._lock = threading.Lock()
         self._remaining: dict[str, int] = {}
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[Http]:
+        """Another one, which remembers nothing of this one and leaves nothing in it, no cookie either: for what only one
+        person may see."""
+        other = Http(safety=self._safety, client=self._client, clock=self._clock)
+        try:
+            yield other
+        finally:
+            for client in other._clients.values():
+                client.close()
+
     def ask_api(
-        self, url: str, *, accept: str, token: str = "", lasting: Callable[[Answer], bool] | None = None
+        self,
+        url: str,
+        *,
+        accept: str,
+        token: str = "",
+        authorization: str = "",
+        lasting: Callable[[Answer], bool] | None = None,
     ) -> Answer:
         """Ask a host that the operator of this broker chose; the token goes to this origin and nowhere else.
 
-        An unchanged answer costs no quota, one that is `lasting` (404, unless said otherwise) is kept for five minutes.
+        `authorization`: the whole header instead of a token, for who is `alone`. An unchanged answer costs no quota, one
+        that is `lasting` (404, unless said otherwise) is kept for five minutes.
         Raises RateLimited, HostUnavailable.
         """
         key = (url, accept, bool(token))
         if gone := self._missing.get(key):
             return gone
         known = self._tagged.get(key)
-        answer = self._ask_politely(url, api_headers(accept, token, known))
+        answer = self._ask_politely(url, api_headers(accept, authorization or bearer(token), known))
         if answer.status == 304 and known:
             return known
         if answer.status == 200 and "etag" in answer.headers:
@@ -182,11 +201,16 @@ def bounded(response: httpx.Response, longest: int) -> bytes:
     return bytes(body[:longest])
 
 
-def api_headers(accept: str, token: str, known: Answer | None) -> dict[str, str]:
+def bearer(token: str) -> str:
+    """How a token is shown; nothing for none."""
+    return f"Bearer {token}" if token else ""
+
+
+def api_headers(accept: str, authorization: str, known: Answer | None) -> dict[str, str]:
     """What makes the answer short, allowed, and free where nothing changed."""
     headers = {"Accept": accept}
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
+    if authorization:
+        headers["Authorization"] = authorization
     if known:
         headers["If-None-Match"] = known.headers["etag"]
     return headers

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from broker.repos import errors, http, running, safety, urls
+from broker.environments import unlocking
+from broker.repos import credentials, errors, http, running, safety, urls
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHORT = re.compile(r"[0-9a-f]{4,39}")
@@ -50,6 +51,8 @@ class Remotes:
     allow_file: bool = False
     trusted: frozenset[str] = frozenset()
     """Origins that the operator chose, which may be on a private network."""
+    credential: credentials.Credential | None = None
+    """Shown where its own host asks for it, and nowhere else."""
 
     def refs(self, url: str, wanted: Sequence[str]) -> dict[str, str]:
         """Of `HEAD` and these names, those that exist, by full name, tags peeled. Raises RepoError.
@@ -111,9 +114,16 @@ class Remotes:
         environment = {"GIT_ALLOW_PROTOCOL": ":".join(protocols), **way.environment}
         limits = running.Limits(seconds=self.seconds, folder=folder, megabytes=self.megabytes)
         try:
-            return running.git([*way.options, *arguments], environment=environment, limits=limits)
+            with unlocking.offered(self.key_to(way.url)) as offer:
+                words = [*way.options, *offer.options, *arguments]
+                return running.git(words, environment=environment, limits=limits, fds=offer.fds)
         except errors.HostTimeout:
             raise errors.HostTimeout(f"{http.host_of(way.url)} takes too long to answer. Try again later.") from None
+
+    def key_to(self, url: str) -> unlocking.Key | None:
+        """What git may show at this address."""
+        key = self.credential.key if self.credential else None
+        return key if key and key.opens(url) else None
 
     def way(self, url: str) -> Way:
         """Raises NotAllowed where this broker may not go."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 
 import httpx
 
 from broker import settings
-from broker.repos import asking, base, cache, errors, github, http, reading, remotes, safety
+from broker.repos import asking, base, cache, credentials, errors, github, http, reading, remotes, safety
 
 KEPT = 1024
 READ = 256
@@ -44,22 +45,61 @@ class Resolver:
         """`RepoSpec.parse`, knowing which hosts the operator has: an address of theirs is `gl`, one of gitlab.com `git`."""
         return base.RepoSpec.parse(text, ref, self._homes)
 
-    def resolve(self, spec: base.RepoSpec) -> base.Resolved:
-        """The commit this means. Blocks for up to `git_seconds` and some. Raises RepoError."""
-        if known := self._recent.get(spec):
-            return known
-        return self._flights.share(spec, lambda: self._fresh(spec))
+    def resolve(self, spec: base.RepoSpec, opener: credentials.Opener | None = None) -> base.Resolved:
+        """The commit this means. Blocks for up to `git_seconds` and some. Raises RepoError.
 
-    def read(self, found: base.Resolved, paths: Sequence[str]) -> dict[str, bytes]:
+        `opener`: asked only where the repository is not there for everybody. Then it is looked up once more, for the one
+        person who asks: nothing that is learned so is remembered, shared or told to anybody else. Blocks twice as long then.
+        """
+        try:
+            return self._recent.get(spec) or self._flights.share(spec, lambda: self._fresh(spec))
+        except errors.RefNotFound:
+            raise
+        except errors.NotFound as refusal:
+            credential = opener(spec) if opener else None
+            if credential is None:
+                raise
+            return self._for_one(spec, credential, refusal)
+
+    def read(
+        self, found: base.Resolved, paths: Sequence[str], opener: credentials.Opener | None = None
+    ) -> dict[str, bytes]:
         """Of these paths in what was resolved the files that exist and have 64 KiB at most, by path.
 
         Nothing is checked out. Read again at once. Blocks for up to twice `git_seconds` and some. Raises RepoError.
+        What was `opened_with` a connection is read with it, and not kept.
         """
+        if found.opened_with:
+            credential = opener(found.spec) if opener else None
+            if credential is None or credential.connection_id != found.opened_with:
+                raise errors.NotFound
+            with self.asking_with(credential) as mine:
+                return reading.read(found, paths, mine)
         key = (found.repo_url, found.commit, found.content.get("key", ""), tuple(paths))
         known = self._read.get(key)
         return dict(
             self._readings.share(key, lambda: self._freshly_read(key, found, paths)) if known is None else known
         )
+
+    @contextlib.contextmanager
+    def asking_with(self, credential: credentials.Credential) -> Iterator[asking.Asking]:
+        """Asks for one person, with their own right. Shares nothing with those who ask for everybody."""
+        shared = self._asking
+        with shared.http.alone() as http:
+            mine = replace(shared.remotes, http=http, credential=credential)
+            yield replace(shared, http=http, remotes=mine, credential=credential)
+
+    def _for_one(
+        self, spec: base.RepoSpec, credential: credentials.Credential, refusal: errors.NotFound
+    ) -> base.Resolved:
+        with self.asking_with(credential) as mine:
+            try:
+                found = forgiving(spec, mine)
+            except errors.RefNotFound:
+                raise
+            except errors.NotFound:
+                raise errors.NotFound(f"{refusal} Your own account does not see it either.") from None
+        return replace(found, opened_with=credential.connection_id)
 
     def _freshly_read(self, key: Hashable, found: base.Resolved, paths: Sequence[str]) -> dict[str, bytes]:
         files = reading.read(found, paths, self._asking)
@@ -81,20 +121,22 @@ class Resolver:
         return sorted({"{}:{}".format(*remotes.host_and_port(url)) for url in urls})
 
     def _fresh(self, spec: base.RepoSpec) -> base.Resolved:
-        found = self._forgiving(spec)
+        found = forgiving(spec, self._asking)
         self._recent.put(spec, found)
         return found
 
-    def _forgiving(self, spec: base.RepoSpec) -> base.Resolved:
-        provider = base.providers[spec.provider]
-        try:
-            return provider.resolve(spec, self._asking)
-        except errors.RefNotFound:
-            if spec.ref not in OLD_DEFAULTS:
-                raise
-        found = provider.resolve(replace(spec, ref="HEAD", divided=True, located=True), self._asking)
-        note = f"There is no branch “{spec.ref}” any more; this is the default branch."
-        return replace(found, spec=replace(spec, divided=True, located=True), ref=spec.ref, note=note)
+
+def forgiving(spec: base.RepoSpec, asked: asking.Asking) -> base.Resolved:
+    """What it means, or the default branch where an old default is no more. Raises RepoError."""
+    provider = base.providers[spec.provider]
+    try:
+        return provider.resolve(spec, asked)
+    except errors.RefNotFound:
+        if spec.ref not in OLD_DEFAULTS:
+            raise
+    found = provider.resolve(replace(spec, ref="HEAD", divided=True, located=True), asked)
+    note = f"There is no branch “{spec.ref}” any more; this is the default branch."
+    return replace(found, spec=replace(spec, divided=True, located=True), ref=spec.ref, note=note)
 
 
 def gather(

@@ -71,10 +71,13 @@ class Limits:
     megabytes: int = 0
 
 
-def git(arguments: Sequence[str], *, environment: Mapping[str, str], limits: Limits) -> Done:
-    """Run it. Raises HostTimeout or TooBig as soon as a limit is passed; nothing it started is left then."""
+def git(arguments: Sequence[str], *, environment: Mapping[str, str], limits: Limits, fds: Sequence[int] = ()) -> Done:
+    """Run it. Raises HostTimeout or TooBig as soon as a limit is passed; nothing it started is left then.
+
+    `fds`: descriptors that it and its children inherit.
+    """
     until = time.monotonic() + limits.seconds
-    process = start(arguments, environment)
+    process = start(arguments, environment, fds)
     try:
         out, complaint = collect(process, until, limits)
         code = process.wait(timeout=max(0.1, until - time.monotonic()))
@@ -85,7 +88,7 @@ def git(arguments: Sequence[str], *, environment: Mapping[str, str], limits: Lim
     return Done(code=code, out=out.decode(errors="replace"), complaint=complaint.decode(errors="replace"), raw=out)
 
 
-def start(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def start(arguments: Sequence[str], environment: Mapping[str, str], fds: Sequence[int]) -> subprocess.Popen[bytes]:
     """git with pipes, in a session of its own so that its children can be ended with it."""
     try:
         return subprocess.Popen(
@@ -96,6 +99,7 @@ def start(arguments: Sequence[str], environment: Mapping[str, str]) -> subproces
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            pass_fds=fds,
         )
     except FileNotFoundError:
         raise errors.HostUnavailable("git is not installed where this broker runs. Install it and try again.") from None
