@@ -131,7 +131,18 @@ class IdentitySetting(BaseModel):
         near = address.hostname in ("localhost", "127.0.0.1", "::1")
         if not address.netloc or not (address.scheme == "https" or (near and address.scheme == "http")):
             raise ValueError("an issuer's address begins with https://, as its tokens name it.")
-        return issuer.rstrip("/") if address.path in ("", "/") else issuer
+        return issuer  # with its last slash, if it has one: some have
+
+
+class KeycloakAdministrator(BaseSettings):
+    """Who sets Keycloak up, for `anybinder keycloak init` alone. Only of the environment; whoever is not told is asked for."""
+
+    model_config = SettingsConfigDict(env_prefix="ANYBINDER_KEYCLOAK_", frozen=True)
+
+    user: str = ""
+    """The administrator's name: ANYBINDER_KEYCLOAK_USER."""
+    password: SecretStr = SecretStr("")
+    """Their password: ANYBINDER_KEYCLOAK_PASSWORD."""
 
 
 class BackendSetting(Policy):

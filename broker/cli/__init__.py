@@ -235,6 +235,7 @@ def _table(titles: list[str], rows: list[list[str]], empty: str) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-from broker.cli import images  # noqa: E402 -- it uses what is above
+from broker.cli import images, keycloak  # noqa: E402 -- it uses what is above
 
 app.add_typer(images.app, name="images")
+app.add_typer(keycloak.app, name="keycloak")
