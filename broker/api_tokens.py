@@ -46,6 +46,23 @@ def create(
     return fresh, text
 
 
+def of(service: Service, person: people.Person) -> list[ApiToken]:
+    """This person's tokens that are good, the newest first."""
+    living = ApiToken.person == person.id, ApiToken.ends_at > service.now(), ApiToken.revoked_at.is_(None)
+    query = sa.select(ApiToken).where(*living).order_by(ApiToken.created_at.desc(), ApiToken.id)
+    with service.db.reading() as session:
+        return list(session.scalars(query))
+
+
+def revoke(service: Service, person: people.Person, token_id: str) -> None:
+    """From now on it opens nothing. May be repeated. Raises NotFound, also for somebody else's."""
+    mine = ApiToken.id == token_id, ApiToken.person == person.id
+    with service.db.transaction() as session:
+        revoked = sa.func.coalesce(ApiToken.revoked_at, service.now())
+        if not session.execute(sa.update(ApiToken).where(*mine).values(revoked_at=revoked)).rowcount:  # type: ignore[attr-defined]
+            raise errors.NotFound("There is no such token, or it is not yours.")
+
+
 def person_of(service: Service, text: str) -> people.Person | None:
     """Who shows this token, with what it may do; None where it is none of ours, has ended, or was revoked."""
     if not text.startswith(PREFIX):

@@ -14,7 +14,24 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from broker import crypto, errors, settings
 from broker.service import Service
-from broker.web import agent, api, assets, binder, cors, deps, figures, health, hub, issuer, pages, schemas, v2
+from broker.web import (
+    account,
+    agent,
+    api,
+    assets,
+    binder,
+    cors,
+    deps,
+    figures,
+    health,
+    hub,
+    issuer,
+    login,
+    me,
+    pages,
+    schemas,
+    v2,
+)
 from providers import errors as clouds
 
 log = structlog.get_logger(__name__)
@@ -33,15 +50,18 @@ def create(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.state.door, app.state.builds = deps.Door(service), binder.Builds(service)
+    app.state.guesses = account.guesses(service.settings)
     app.state.health, app.state.figures = health.Health(service), figures.Figures(service)
     app.add_middleware(cors.Cors, allow_origin=service.settings.cors_allow_origin)
     app.add_middleware(deps.Guard, hosts=hosts(service.settings), chosen=service.settings)
-    for routes in (api.router, issuer.router, agent.router, binder.router, hub.router):
+    for routes in (api.router, me.router, issuer.router, agent.router, binder.router, hub.router):
         app.include_router(routes)
     hub.answered(app.router, "/metrics", response_class=PlainTextResponse)(metrics)
     if not service.settings.api_only:
         app.include_router(hub.pages)
+        app.include_router(login.router)
         app.include_router(pages.router)
+        app.include_router(account.router)
         app.include_router(v2.router)
         app.mount("/static", assets.Assets(), name="static")
     app.add_exception_handler(errors.BrokerError, _told)
@@ -82,6 +102,8 @@ def _answer(request: Request, status: int, sentence: str, reason: str) -> Respon
 
 
 async def _told(request: Request, error: Exception) -> Response:
+    if isinstance(error, errors.NotSignedIn | errors.SignInAgain) and (led := await login.led(request, error)):
+        return led
     status = getattr(error, "status_code", CLOUD_STATUS)
     return _answer(request, status, str(error), getattr(error, "reason", "error"))
 

@@ -20,7 +20,7 @@ INTERVAL_SECONDS = 2  # how often a command line may ask; two reads a second fro
 EARLY_SECONDS = 0.5  # a network may hold one question up and not the next
 OPEN_MOST = 50  # at once from one network: a classroom behind one address
 LETTERS = "BCDFGHJKLMNPQRSTVWXZ"  # RFC 8628, 6.1: none is taken for another, and they spell no word
-CODE_LETTERS = 8  # 34 bits, of which somebody who is signed in may guess ten in ten minutes
+CODE_LETTERS = 8  # 34 bits, of which somebody who is signed in may guess twenty in ten minutes
 NAME_MOST = 64
 
 

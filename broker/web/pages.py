@@ -157,6 +157,8 @@ def launch(
         found, _new = launches.request(at, asking, filled.wish(consent))
     except errors.ConsentNeeded:
         return _ask_consent(request, at, filled)
+    except errors.SignInAgain:
+        raise  # a page of its own, whose way back is this form
     except pydantic.ValidationError as error:
         fields = [str(one["loc"][0]) for one in error.errors()]
         sentences = {field: views.unusable(filled, field) for field in fields}
@@ -239,6 +241,7 @@ TITLES = {
     404: "Nothing here",
     405: "Not like this",
     421: "Not at this address",
+    429: "Too often",
     503: "Not available right now",
 }
 
