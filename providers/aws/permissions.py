@@ -1,0 +1,135 @@
+"""What a launch and its end need in an account, each tried by a dry run where AWS has one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from providers.aws import refusals
+from providers.aws.clients import Caller, Place
+from providers.base import Connection, Permission, Purpose
+from providers.errors import InvalidOrder, PermissionMissing, QuotaExceeded
+
+IMAGE = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+SMALL = "t3.micro"  # any size would do: it is not started
+NO_NETWORK = ("VPCIdNotSpecified", "MissingInput", "InvalidSubnetID.NotFound", "DefaultVpcDoesNotExist")
+
+
+def tried(caller: Caller, place: Place, connection: Connection) -> list[Permission]:
+    """In the order in which a launch needs them. Raises BadCredential, ProviderUnavailable."""
+    return list(_Check(caller, place, connection).all())
+
+
+class _Check:
+    def __init__(self, caller: Caller, place: Place, connection: Connection) -> None:
+        self.caller, self.place, self.connection = caller, place, connection
+        self.purpose = connection.purpose
+
+    def all(self) -> Iterator[Permission]:
+        me = self.caller.ask("sts", "GetCallerIdentity")["Arn"]
+        signed_in = {"web_identity": "sts:AssumeRoleWithWebIdentity", "access_key": "sts:GetSessionToken"}
+        yield self._found(signed_in.get(self.connection.kind, "sts:GetCallerIdentity"), f"to sign in, as {me}", True)
+        yield self._look("DescribeInstances", "to see the machines that it started")
+        if self.purpose is Purpose.LAUNCH:
+            yield from self._buying()
+        yield self._ending("TerminateInstances", "to end its machines", self._ours("DescribeInstances"), "InstanceIds")
+        yield self._ending("DeleteSecurityGroup", "to remove what it made for a machine", "", "GroupId")
+
+    def _buying(self) -> Iterator[Permission]:
+        yield self._look("DescribeInstanceTypeOfferings", "to see which sizes there are")
+        yield self._look("DescribeSubnets", "to find a network")
+        image, permission = self._image()
+        yield permission
+        yield self._dry("CreateSecurityGroup", "to shut a machine off from your others", GroupName="anybinder-check",
+                        Description="A dry run", TagSpecifications=self._tags("security-group"))  # fmt: skip
+        if image:
+            yield from self._run(image)
+        else:
+            yield self._found("ec2:RunInstances", "to start a machine", None, "It can be tried once an image is found.")
+
+    def _run(self, image: str) -> Iterator[Permission]:
+        """One dry run decides on starting and on tagging both: AWS asks for the two together."""
+        run = self._dry("RunInstances", "to start a machine", ImageId=image, InstanceType=SMALL, MinCount=1, MaxCount=1,
+                        TagSpecifications=self._tags("instance", "volume", "network-interface"))  # fmt: skip
+        why = "to mark what it starts, so that it is found and ended"
+        if run.name == "ec2:CreateTags":
+            yield self._found("ec2:RunInstances", "to start a machine", None, "It can be tried once tagging works.")
+            yield self._found(run.name, why, False, run.fix)
+        else:
+            yield run
+            tags = "It can be tried once starting works." if run.works is False else ""
+            yield self._found("ec2:CreateTags", why, run.works and True if not tags else None, tags)
+
+    def _image(self) -> tuple[str, Permission]:
+        why = "to find the current image of the operating system"
+        try:
+            found = self.caller.ask_plainly("ssm", "GetParameters", Names=[IMAGE])
+        except ClientError as refusal:
+            return "", self._refused("ssm:GetParameters", why, refusal)
+        image = next((each["Value"] for each in found["Parameters"]), "")
+        return image, self._found("ssm:GetParameters", why, True)
+
+    def _look(self, operation: str, why: str) -> Permission:
+        return self._dry(operation, why)
+
+    def _ending(self, operation: str, why: str, target: str, name: str) -> Permission:
+        """Permitted for what carries our tag only, so there must be something of ours to try it on."""
+        if not target:
+            return self._found(f"ec2:{operation}", why, None, "It is tried as soon as something of ours is there.")
+        return self._dry(operation, why, **{name: [target]})
+
+    def _ours(self, operation: str) -> str:
+        marked = [{"Name": "tag:anybinder-broker", "Values": [self.connection.broker or "-"]}]
+        try:
+            found = self.caller.ask_plainly("ec2", operation, Filters=marked)
+        except ClientError:
+            return ""
+        machines = (machine for each in found["Reservations"] for machine in each["Instances"])
+        return next((each["InstanceId"] for each in machines if each["State"]["Name"] != "terminated"), "")
+
+    def _tags(self, *kinds: str) -> list[dict[str, Any]]:
+        names = {"anybinder-broker": self.connection.broker, "anybinder-launch": "check"}
+        tags = [{"Key": name, "Value": value} for name, value in names.items()]
+        return [{"ResourceType": kind, "Tags": tags} for kind in kinds]
+
+    def _dry(self, operation: str, why: str, **parameters: Any) -> Permission:
+        name = f"ec2:{operation}"
+        try:
+            self.caller.ask_plainly("ec2", operation, DryRun=True, **parameters)
+        except ClientError as refusal:
+            return self._refused(name, why, refusal)
+        return self._found(name, why, True)
+
+    def _refused(self, name: str, why: str, refusal: ClientError) -> Permission:
+        code = refusals.code_of(refusal)
+        if code == "DryRunOperation":
+            return self._found(name, why, True)
+        if code in refusals.DENIED:
+            return self._denied(name, why, refusal)
+        if code in NO_NETWORK:
+            return self._found(name, why, False, f"This region of your account has no default network. Make one: "
+                               f"`aws ec2 create-default-vpc --region {self.place.region}`.")  # fmt: skip
+        try:
+            with refusals.meant(name):
+                raise refusal
+        except InvalidOrder as odd:
+            return self._found(name, why, None, str(odd))
+        except (PermissionMissing, QuotaExceeded) as missing:
+            return self._found(name, why, False, str(missing))
+
+    def _denied(self, name: str, why: str, refusal: ClientError) -> Permission:
+        """AWS may name another action than was asked: starting a machine tags it, too."""
+        name = refusals.lacking(refusal) or name
+        role = "Launch" if self.purpose is Purpose.LAUNCH else "Reap"
+        if self.connection.kind == "web_identity":
+            fix = f"Run the script again: it gives {name} back to the role Anybinder{role}-{self.connection.subject}."
+            if "explicit deny" in refusals.words_of(refusal):
+                fix = f"A policy of your organisation denies {name}. Ask whoever looks after your AWS organisation."
+        else:
+            fix = f"Permit {name} in {self.place.region} to the user of this key (IAM → Users → Add permissions)."
+        return self._found(name, why, False, fix)
+
+    def _found(self, name: str, why: str, works: bool | None, fix: str = "") -> Permission:
+        return Permission(name=name, purpose=self.purpose, why=why, works=works, fix=fix)
