@@ -60,9 +60,27 @@ def early_belief() -> None:
     FakeProvider.__init__ = init  # type: ignore[method-assign]
 
 
+def early_erasure() -> None:
+    """The secret of a disconnected account is erased although a machine that runs there needs it to be ended."""
+    import sqlalchemy as sa
+
+    from broker import connections
+    from broker.models import Connection
+
+    def erase(service: Any) -> int:
+        gone = sa.update(Connection).where(Connection.removed_at.is_not(None), Connection.erased_at.is_(None))
+        service.accounts.clear()
+        with service.db.transaction() as session:
+            session.execute(gone.values(secret=None, erased_at=service.now()))
+        return 0
+
+    connections.erase_unneeded = erase
+
+
 BREAKAGES: dict[str, Callable[[], None]] = {
     "no idempotency key": no_idempotency_key,
     "no lease": no_lease,
     "no teardown": no_teardown,
     "early belief": early_belief,
+    "early erasure": early_erasure,
 }

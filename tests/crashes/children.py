@@ -18,22 +18,27 @@ from tests.crashes import broken, points
 
 WAITS = {"RETRY_SECONDS": 0.1, "GONE_SECONDS": 0.03, "LOOK_SECONDS": 0.2}
 """The waits between two looks (`broker/launches.py`), shorter: a schedule takes a second, not a minute."""
+KEEP_SECONDS = 0.4
+"""The same between two looks at secrets that may go."""
 HINTS = "hints"
 PDEATHSIG = 1
 
 
 def be(told: dict[str, Any]) -> None:
     """Be the process that is wanted, until killed."""
-    from broker import launches, logs, settings
+    from broker import launches, logs, settings, tasks
 
     chosen = settings.Settings(**told["settings"])
     logs.configure(chosen)
     for name, seconds in WAITS.items():
         setattr(launches, name, seconds)
+    if told["account"]:
+        tasks.KEEP_SECONDS = KEEP_SECONDS
     broken.break_(told["broken"])
     counter = points.Counter(Path(told["counter"]))
     counter.reset()
-    points.set_up(points.Points(counter, Path(told["points"]), deadly=told["deadly"], agents=told["agents"]))
+    points.set_up(points.Points(counter, Path(told["points"]), deadly=told["deadly"], agents=told["agents"]),
+                  verbs=(*points.VERBS, "sign_in") if told["account"] else points.VERBS)  # fmt: skip
     _know_this_repository(told)
     _note_early_ends(chosen, Path(told["early"]))
     {"all": serve, "web": serve_alone, "worker": work, "worker2": work}[told["part"]](chosen, told)

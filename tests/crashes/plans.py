@@ -72,6 +72,10 @@ class Plan:
     """What the first launch must have said, in this order; nothing in particular where it is empty."""
     patience: float = 40
     """Seconds until everything must have recovered, and again until everything must have stopped."""
+    account: str = ""
+    """The kind of connection that the cloud asks for and the person has; empty where it asks for none."""
+    disconnect_at: float | None = None
+    """At this second the person disconnects it: nothing new begins, what runs is ended all the same, its secret goes."""
     broken: str = ""
 
     @property
@@ -83,6 +87,7 @@ def drawn(seed: int, *, local: bool = False) -> Plan:
     """The schedule of this seed; the same for ever, as long as this file is the same."""
     dice = random.Random(f"{seed} {local}")
     shape = dice.choices(tuple(PARTS), weights=(5, 4, 1))[0]
+    account, disconnect_at = ("", None) if local else _account(random.Random(f"{seed} account"))
     return Plan(
         seed=seed,
         shape=shape,
@@ -93,7 +98,16 @@ def drawn(seed: int, *, local: bool = False) -> Plan:
         sweep=dice.random() < 0.6,
         visit=dice.random() < 0.3,
         local=local,
+        account=account,
+        disconnect_at=disconnect_at,
     )
+
+
+def _account(dice: random.Random) -> tuple[str, float | None]:
+    """By dice of its own: what else a seed draws stays what it was."""
+    kind = dice.choices(("", "keyless", "kept"), weights=(5, 2, 3))[0]
+    disconnects = kind and dice.random() < 0.5
+    return kind, round(dice.uniform(0.1, 1.5), 3) if disconnects else None
 
 
 def _wishes(dice: random.Random) -> tuple[Wish, ...]:

@@ -66,6 +66,8 @@ def _begin(world: World) -> None:
     now = time.monotonic()
     for wish in plan.wishes:
         world.at(now + wish.at, lambda wish=wish: _launch(world, wish, now))
+    if plan.disconnect_at is not None:
+        world.at(now + plan.disconnect_at, world.disconnect)
 
 
 def _launch(world: World, wish: plans.Wish, began: float) -> bool:
@@ -155,6 +157,10 @@ def _stop_everything(world: World) -> list[str]:
     if not world.live(lambda: world.quiet() and set(world.states().values()) <= {"stopped"}, world.plan.patience):
         return [f"{world.plan.patience} s after everything was to stop it was {world.states()}"]
     _let_the_last_calls_end(world)
+    if not world.live(lambda: not world.secrets_kept(), world.plan.patience):
+        return [
+            f"{world.plan.patience} s after nothing needed them any more, secrets were kept: {world.secrets_kept()}"
+        ]
     return []
 
 

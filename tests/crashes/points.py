@@ -108,7 +108,7 @@ def kill_agents(folder: str) -> None:
                 process.kill()
 
 
-def set_up(points: Points) -> None:
+def set_up(points: Points, verbs: tuple[str, ...] = VERBS) -> None:
     """Put the boundaries into this process."""
     from broker import db, instances, launches
     from providers.fake import FakeProvider
@@ -116,7 +116,7 @@ def set_up(points: Points) -> None:
 
     _around_transactions(points, db.Database)
     for provider in (FakeProvider, LocalProvider):
-        for verb in VERBS:
+        for verb in verbs:
             points.around(provider, verb)
     points.around(instances, "enrol")
     points.around(instances, "report")

@@ -58,12 +58,22 @@ SCHEDULES = {
             lists_within=5,
         ),
     ),
+    "early erasure": (
+        Plan(
+            seed="an account disconnected while its session runs",
+            account="kept",
+            disconnect_at=1.0,
+            wishes=(Wish(at=0, name="a", stop_at=1.6),),
+            patience=6,
+        ),
+    ),
 }
 SYMPTOMS = {
     "no idempotency key": "bought 2 machines",
     "no lease": r"it went from \w+ to \w+|it goes on after it was stopped|was there when its launch was stopped",
     "no teardown": "was there when its launch was stopped|is still open",
     "early belief": "was there when its launch was stopped",
+    "early erasure": "is still open",
 }
 CASES = [(broken, plan) for broken, plans in SCHEDULES.items() for plan in plans]
 

@@ -64,6 +64,26 @@ SCHEDULES = {
         phases=("waiting", "fetching", "building", "built", "launching", "ready"),
         visit=True,
     ),
+    "an account is disconnected while its session comes up: what was bought is ended by the other grant": Plan(
+        seed="disconnected",
+        account="kept",
+        disconnect_at=0.5,
+        kills=(Kill(what="instant", part="all", after=0.6),),
+    ),
+    "killed between signing in to a person's account and buying there": Plan(
+        seed="signed in", account="keyless", deadly={"all": "after sign_in"}, visit=True
+    ),
+    "killed while the secret of a disconnected account is erased": Plan(
+        seed="erased", account="kept", disconnect_at=0.3, deadly={"all": "before the commit of erase_unneeded"}
+    ),
+    "a disconnected account lets nobody in for a while: its secret is kept until its machine is gone": Plan(
+        seed="shut",
+        account="kept",
+        wishes=(Wish(at=0, name="a", stop_at=1.0),),
+        disconnect_at=1.0,
+        kills=(Kill(what="instant", part="all", after=1.1),),
+        faults=(Fault(call="terminate", name="bad_credential", times=4),),
+    ),
     "a worker dies with its lease: another waits for it to run out": Plan(
         seed="lease",
         shape="two workers",

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ NEVER = 10**6
 PORTS = itertools.cycle(range(21000, 32000))  # below the ports that connections take for themselves
 RETRY_SECONDS = 0.05  # a person whose broker does not answer tries again
 HTTP_SECONDS = 5
+KEPT = "SELECT id FROM connections WHERE removed_at IS NOT NULL AND (secret IS NOT NULL OR erased_at IS NULL)"
 
 
 class Zygote:
@@ -209,8 +210,42 @@ class World:
                 self.parts[name].counter.die_after(where)
         if not self.live(lambda: self.ask("GET", "/health"), 20):
             raise AssertionError(f"the broker does not start:\n{self.log()}")
+        if self.plan.account:
+            self._connect()
         for part in rest:
             part.restart_at = 0
+
+    def _connect(self) -> None:
+        """What the person typed on the page of connecting, in the table."""
+        from broker import backends, connections, people
+
+        with self._inside() as at:
+            kinds = backends.named(at, "cloud").provider.kinds
+            connections.connect(at, people.LOCAL, "backend:cloud", kinds, self.plan.account, {"key": "the-fake-key"})
+
+    def disconnect(self) -> bool:
+        """What the person's button does. It need not be repeated: it is done here, in a process that nobody kills."""
+        from broker import connections, people
+
+        with self._inside() as at:
+            for made in connections.of(at, people.LOCAL):
+                connections.disconnect(at, people.LOCAL, made.id)
+        return True
+
+    @contextlib.contextmanager
+    def _inside(self) -> Iterator[Any]:
+        """A service on this broker's table and keys, without a queue."""
+        from broker import service, settings
+
+        at = service.build(settings.Settings(**self._settings()), migrate=False)
+        try:
+            yield at
+        finally:
+            at.db.dispose()
+
+    def secrets_kept(self) -> list[str]:
+        """Connections that were removed and are not erased."""
+        return [row["id"] for row in self.rows(KEPT)]
 
     def _restart_the_dead(self) -> None:
         for part in self.parts.values():
@@ -222,6 +257,7 @@ class World:
             "part": part.name,
             "settings": self._settings(),
             "broken": self.plan.broken,
+            "account": self.plan.account,
             "deadly": "" if part.deaths else str(self.plan.deadly.get(part.name, "")),
             "agents": (str(self.home if self.plan.local else self.cloud.folder)) if self.plan.kills_agents else "",
             "counter": str(self.folder / f"{part.name}.counter"),
@@ -244,6 +280,8 @@ class World:
         if self.plan.local:
             return {"name": "here", "provider": "local", "configuration": {"cache": self._repo["cache"]}}
         more = {"lists_within": str(self.plan.lists_within), "timeout": "4"}
+        if self.plan.account:
+            more["kinds"] = self.plan.account
         return {"name": "cloud", "provider": "fake", "configuration": {**self.cloud.configuration, **more}}
 
     # The person.
