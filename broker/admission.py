@@ -12,10 +12,12 @@ One that fits is enough. What a person's identity providers say of them is read 
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+from broker import errors
 from broker.people import Person
 
 RULE = re.compile(r"signed in|local|(group|entitlement|affiliation|provider) (\S.*)")
@@ -43,6 +45,31 @@ def refusal(rules: Sequence[str], person: Person) -> str | None:
     if person.anonymous:
         return "Only people who are signed in may run things there."
     return f"It is open to others: {' or '.join(rules) or 'nobody'}. Ask whoever runs this broker to let you in."
+
+
+def require_recent(
+    person: Person, now: dt.datetime, *, minutes: float | None = None, level: str = "", title: str = "This place"
+) -> None:
+    """Raises SignInAgain where their sign-in is older than this, or of none of these levels (`acr`, spaces between).
+
+    The one local person proves who they are by being at the machine; visitors have nothing to prove it with.
+    """
+    if person.local or person.anonymous:
+        return
+    since = person.signed_in_at
+    if minutes is not None and (since is None or now - since > dt.timedelta(minutes=minutes)):
+        raise errors.SignInAgain(
+            f"{title} asks for a sign-in that is not older than {minutes:g} minutes. Sign in again, then repeat this: "
+            "nothing is lost.",
+            max_age=int(minutes * 60),
+            level=level,
+        )
+    if level and person.level not in level.split():
+        raise errors.SignInAgain(
+            f"{title} asks for a stronger sign-in than yours ({' or '.join(level.split())}). Sign in again in that way, then "
+            "repeat this: nothing is lost.",
+            level=level,
+        )
 
 
 def _fits(rule: str, person: Person) -> bool:

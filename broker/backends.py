@@ -45,6 +45,13 @@ class Backend:
         near = self.provider.on_this_computer or self.provider.dials_loopback
         return None if near else probe.refusal(service)
 
+    def require_recent_sign_in(self, service: Service, person: Person) -> None:
+        """Raises SignInAgain where this place asks for a sign-in that is newer or stronger than this person's."""
+        asked = self.setting
+        admission.require_recent(
+            person, service.now(), minutes=asked.sign_in_minutes, level=asked.sign_in_level, title=f"“{self.title}”"
+        )
+
     @property
     def asks_for_account(self) -> bool:
         """True where a person runs on an account of their own, which they connect first."""

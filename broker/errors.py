@@ -12,6 +12,7 @@ BrokerError
 │   └── SpecBanned          the operator does not let this repository run
 ├── NotFound                no such launch, or not yours
 ├── NameTaken               the name runs with other parameters
+├── TooOften                one person asks too often
 ├── RepoQuota               too many sessions of this repository run
 ├── LaunchFailed            a step cannot go on; ends this launch
 │   ├── NoBackend           nothing can take it
@@ -80,6 +81,11 @@ class SignInAgain(BrokerError):
 
     status_code, reason = 401, "sign_in_again"
 
+    def __init__(self, message: str | None = None, *, max_age: int | None = None, level: str = "") -> None:
+        """`max_age`: how old in seconds a sign-in may be for it. `level`: the `acr` it needs, or several with spaces between."""
+        super().__init__(message)
+        self.max_age, self.level = max_age, level
+
 
 class SpecBanned(NotAllowed):
     """Sorry, this repository is not allowed to launch. Please contact admins for more info!"""
@@ -101,6 +107,12 @@ class NameTaken(BrokerError):
     """A launch of this name is running with other parameters. Stop it, or choose another name."""
 
     status_code, reason = 409, "name_taken"
+
+
+class TooOften(BrokerError):
+    """That was asked for too often in a short time. Wait a minute, then try again."""
+
+    status_code, reason = 429, "too_often"
 
 
 class RepoQuota(BrokerError):

@@ -73,6 +73,7 @@ def request(service: Service, person: people.Person, wish: wishes.Wish) -> tuple
         return known, False
     found = service.repos.resolve(service.repos.parse(wish.repo, wish.ref or None))
     backend = placement.choose(service, person, wish.backend)
+    backend.require_recent_sign_in(service, person)
     policy.check(service, found, backend)
     wishes.require_consent(service, person, wish, found, backend)
     has, notes = wishes.needed(service, person, wish, found, backend)

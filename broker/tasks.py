@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from broker import connections, identity, launches, reaper, service, settings
+from broker import connections, identity, launches, reaper, service, settings, signins
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -39,6 +39,7 @@ def keep(at: service.Service) -> None:
     """Rotate signing keys when it is time, and erase secrets that nothing needs any more."""
     identity.keep(at)
     connections.erase_unneeded(at)
+    signins.purge(at)
 
 
 def celery_app() -> Celery:

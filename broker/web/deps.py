@@ -26,6 +26,8 @@ KEY_SECONDS = 600  # a key that was printed is good for ten minutes, and once
 KEYS_MOST = 100
 UNBANNED = ("/health", "/versions", "/agent/", "/build/")
 """What a banned network may ask: a federation's checks, agents that work for us; `/build` refuses in its own way."""
+BACKCHANNEL = re.compile(r"/login/[a-z0-9-]+/backchannel")
+"""Where identity providers tell us whom they have signed out."""
 CHANGING = ("POST", "PUT", "PATCH", "DELETE")
 COOKIELESS = re.compile(r"/api/device(/token)?|/login/[a-z0-9-]+/backchannel")
 """What programs ask that have nothing to show yet, or prove themselves in what they send. No cookie counts there."""
@@ -231,6 +233,8 @@ class Guard:
             sentence = self._banned.sentence(callers.address(scope, self._trusted))
             if sentence:
                 return _refuse(403, sentence, "banned_network")
+        if BACKCHANNEL.fullmatch(scope["path"]):
+            return None  # its token is signed by the provider, and no cookie is looked at
         if scope["path"].startswith("/agent/") or shown(headers):
             return None  # bearers carry their own proof; a browser adds passwords by itself, and never one of these
         if is_program(scope, headers):

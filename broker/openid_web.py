@@ -1,0 +1,117 @@
+"""Asking an identity provider: bounded in time and size whatever it does, and only at addresses that may be asked."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from concurrent import futures
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import httpx
+
+from broker import errors
+
+SECONDS = 10.0
+"""For one sign-in: discovery, keys, tokens and userinfo together."""
+RENEWAL_SECONDS = 5.0
+"""For one renewal, which somebody's request waits for."""
+LONGEST_BODY = 1_000_000
+NEEDED = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+ENDPOINTS = (*NEEDED, "userinfo_endpoint", "end_session_endpoint")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class Unavailable(errors.BrokerError):
+    """The identity provider cannot be reached right now. Try again in a minute."""
+
+    status_code, reason = 503, "identity_down"
+
+    def __init__(self, title: str, what: str) -> None:
+        """`what`: what it was asked for."""
+        super().__init__(
+            f"{title} does not answer as it should right now ({what}), so nobody could be signed in with it. "
+            "Nothing is lost: try again in a minute."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One question."""
+
+    what: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    form: str | None = field(default=None, repr=False)
+    """The body of a POST; None for a GET."""
+
+
+class Web:
+    """One errand: all its questions together take so many seconds at most. Follows no redirects, keeps no cookies."""
+
+    def __init__(self, title: str, seconds: float) -> None:
+        self._title = title
+        self._until = time.monotonic() + seconds
+
+    def ask(self, asked: Asked) -> httpx.Response:
+        """The whole answer, whatever its status. Raises Unavailable."""
+        answer: futures.Future[httpx.Response] = futures.Future()
+
+        def run() -> None:
+            try:
+                answer.set_result(self._exchange(asked))
+            except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+                answer.set_exception(error)
+
+        # In a thread of its own: looking a name up has no limit, and one that sends a letter a second keeps to each of ours.
+        threading.Thread(target=run, daemon=True, name="openid").start()
+        try:
+            return answer.result(max(0.0, self._until - time.monotonic()))
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, futures.TimeoutError):
+            raise Unavailable(self._title, asked.what) from None
+
+    def post(self, url: str, data: Mapping[str, str], headers: Mapping[str, str], auth: Any) -> httpx.Response:
+        """As Authlib's client asks for tokens."""
+        address, sent, form = auth.prepare("POST", url, dict(headers), urlencode(data))
+        return self.ask(Asked(what="its tokens", url=address, headers=sent, form=form))
+
+    def _exchange(self, asked: Asked) -> httpx.Response:
+        method, body = ("GET", None) if asked.form is None else ("POST", asked.form.encode())
+        headers = {
+            "User-Agent": "anybinder",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            **asked.headers,
+        }
+        left = max(0.01, self._until - time.monotonic())
+        with (
+            httpx.Client(timeout=left, follow_redirects=False) as client,
+            client.stream(method, asked.url, headers=headers, content=body) as response,
+        ):
+            content = bytearray()
+            for chunk in response.iter_raw():
+                content += chunk
+                if len(content) > LONGEST_BODY or time.monotonic() > self._until:
+                    raise ValueError("too much, or too slow")
+            return httpx.Response(response.status_code, content=bytes(content), request=response.request)
+
+
+def require_safe(told: Mapping[str, Any], issuer: str, title: str) -> None:
+    """Every address that a provider names is https, or on this computer where the provider itself is. Raises Unavailable."""
+    near = urlsplit(issuer).scheme == "http"  # settings allow that on this computer only
+    for name in ENDPOINTS:
+        address = told.get(name)
+        if (address is None and name not in NEEDED) or (isinstance(address, str) and _is_safe(address, near)):
+            continue
+        raise Unavailable(title, f"its {name}")
+
+
+def _is_safe(address: str, near: bool) -> bool:
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return False
+    here = near and parts.scheme == "http" and parts.hostname in LOOPBACK
+    return bool(parts.netloc) and address.isprintable() and not parts.fragment and (parts.scheme == "https" or here)
