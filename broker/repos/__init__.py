@@ -18,6 +18,7 @@ from broker.repos.dataverse import Dataverse
 from broker.repos.docker import Docker
 from broker.repos.errors import RepoError
 from broker.repos.figshare import Figshare
+from broker.repos.forges import Forge
 from broker.repos.gist import Gist
 from broker.repos.git import Git
 from broker.repos.github import GitHub
@@ -28,7 +29,7 @@ from broker.repos.resolver import Resolver
 from broker.repos.swh import SoftwareHeritage
 from broker.repos.zenodo import Zenodo
 
-__all__ = ["RepoError", "RepoProvider", "RepoSpec", "Resolved", "Resolver", "display", "providers", "register"]
+__all__ = ["Forge", "RepoError", "RepoProvider", "RepoSpec", "Resolved", "Resolver", "display", "providers", "register"]
 
 PROVIDERS = (
     GitHub,
