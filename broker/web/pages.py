@@ -24,10 +24,9 @@ router = APIRouter(include_in_schema=False)
 
 def _nav(request: Request) -> dict[str, Any]:
     """Who the header greets. A page that has not asked who comes does not ask for this alone."""
-    found = deps.known(request)
     return {
         "nav": {
-            "name": (found.name or "Account") if found else "Account" if deps.shows_cookie(request) else "",
+            "name": deps.greeted(request),
             "sign_in": bool(deps.service_of(request).settings.identities),
         }
     }
