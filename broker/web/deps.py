@@ -125,14 +125,20 @@ def signed_in(request: Request) -> people.Person | None:
     return found
 
 
-def known(request: Request) -> people.Person | None:
-    """Who asks, as far as this request has looked already. Looks nothing up."""
-    found: people.Person | None = request.scope.get(ASKING)
-    return found
+def greeted(request: Request) -> str:
+    """What the header calls whoever asks; empty for nobody. Looks nothing up that this request has not looked up already."""
+    if ASKING in request.scope:
+        found = signed_in(request)
+        return (found.name or "Account") if found else ""
+    return "Account" if _shows_cookie(request) else ""
 
 
-def shows_cookie(request: Request) -> bool:
-    """Whether the browser has a cookie of ours, good or not."""
+def forget(request: Request) -> None:
+    """This request has signed them out."""
+    request.scope[ASKING] = None
+
+
+def _shows_cookie(request: Request) -> bool:
     names = (COOKIE, sign_in_cookie(service_of(request).settings))
     return not is_address(request.headers.get("host", "")) and any(name in request.cookies for name in names)
 
