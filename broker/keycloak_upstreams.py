@@ -20,7 +20,7 @@ CLAIMS = {AFFILIATION: "Scoped affiliations", ENTITLEMENT: "Entitlements"}
 """What people have beyond their groups: attribute and claim, with its title."""
 SECRET_DIGEST = "anybinder.secret"  # noqa: S105 -- a name; it holds what tells whether the secret is still the same
 PLACEHOLDER = "not-set"
-FIELDS = ("client_id", "client_secret", "issuer", "title", "scope")
+FIELDS = ("client_id", "client_secret", "issuer", "title", "scope", "repositories")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,4 +148,5 @@ def _told(alias: str, table: object) -> Upstream:
     base = KNOWN.get(alias) or Upstream(title=alias, scope="openid profile email", claims=OWN_CLAIMS)
     if base.kind == "oidc" and not (table.get("issuer") or base.issuer):
         raise errors.BadRequest(f"[{alias}] needs issuer: the https address of your own provider.")
-    return replace(base, **table)
+    told = {name: value for name, value in table.items() if name != "repositories"}
+    return replace(base, **told, prefix=table.get("repositories", base.prefix))

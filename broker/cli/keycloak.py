@@ -89,6 +89,8 @@ def _own_address() -> str:
 
 
 def _tell(made: Made, *, dry_run: bool) -> None:
+    for change in made.changes:
+        say(f"· {change}")
     if not made.changes:
         say("Nothing to change.")
     elif dry_run:
