@@ -36,7 +36,7 @@ HERE = Path(__file__).resolve().parent
 CLONE = HERE.parent.parent
 LOCK = HERE / "keystone.lock"
 """Made with `uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate`
-of keystone==30.0.0, keystonemiddleware and pyjwt[crypto]."""
+of keystone==30.0.0, keystonemiddleware, pyjwt[crypto] and python-openstackclient."""
 PROGRAM = HERE / "keystone_program.py"
 INSTALL_SECONDS = 300
 REGION = "RegionOne"

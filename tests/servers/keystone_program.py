@@ -24,9 +24,9 @@ from wsgiref import simple_server
 
 import jwt
 from cryptography.fernet import Fernet
+from keystone import server
 from keystone.cmd import bootstrap
 from keystone.common.sql import upgrades
-from keystone import server
 from keystone.server import wsgi
 from keystonemiddleware import auth_token
 

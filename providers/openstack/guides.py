@@ -1,0 +1,131 @@
+"""What a person is told who connects an OpenStack account."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from providers import base
+from providers.openstack import needs
+from providers.openstack.clouds import Cloud
+
+KEEP_DAYS = 90
+"""How long a credential of the script's lives: a season of work, and no standing key after it."""
+PAGE = "Identity → Application Credentials"
+CANNOT = (
+    "Touch any other service: disks, object storage, load balancers, secrets, other people's rights.",
+    "Make, change or read further credentials, or enter another of your projects.",
+    "Log in to your machines, or change the network and firewall rules of the project.",
+)
+
+SCRIPT = """\
+# Makes the application credential “{name}” for {broker}. It lives {days} days, and may do what is listed here, no more.
+# Run it again to renew it: the one before ends at that moment, so paste the new id and secret at once.
+ends=$(python3 -c 'import datetime as d; print(f"{{d.datetime.now(d.timezone.utc) + d.timedelta({days}):%Y-%m-%dT%H:%M:%S}}")')
+if openstack application credential show {name} >/dev/null 2>&1; then
+  openstack application credential delete {name}
+fi
+openstack application credential create {name} --role member --restricted --expiration "$ends" \\
+  --description 'For {broker}: look at machines, start and delete them' --access-rules '{rules}'
+"""
+
+
+def application_credential(cloud: Cloud, trust: base.Trust) -> base.Guide:
+    """By script, or by hand on the dashboard's page."""
+    rules = needs.as_json(needs.rules(_prefixes(cloud)))
+    name = credential_name(trust)
+    broker = trust.name or "this broker"
+    return base.Guide(
+        can=(
+            "See the machines, sizes, images, networks and quota of this one project.",
+            "Start machines there.",
+            "Delete machines there.",
+        ),
+        cannot=CANNOT,
+        steps=(
+            f"Open your project on the cloud's dashboard, {PAGE}, and choose “Create Application Credential”.",
+            f"Name it “{name}”, and leave its secret empty: the cloud makes a good one.",
+            f"Set an expiration date, {KEEP_DAYS} days from now at most, and choose the role “member” only.",
+            "Paste the access rules (the file access-rules.json here) into “Access Rules”. Leave “Unrestricted” off.",
+            "Copy the id and the secret that it shows now, and never again, into the form here.",
+            "Or run the script instead, where the command `openstack` is signed in to your project, and copy what it prints.",
+            *cloud.notes,
+        ),
+        link=cloud.credentials_page,
+        link_title="Open the cloud's application credentials" if cloud.credentials_page else "",
+        script=SCRIPT.format(name=name, broker=broker, days=KEEP_DAYS, rules=rules),
+        script_title="Where the command openstack is signed in to your project",
+        download={"access-rules.json": rules + "\n"},
+        revoke=(
+            f"Open {PAGE} on the cloud's dashboard{_at(cloud)}, and delete “{name}”.",
+            f"Or, with the command: openstack application credential delete {name}",
+            "It ends at once there, and with it every token that came of it. This broker cannot delete it: it may not.",
+        ),
+        narrows=(
+            "The credential is limited to one project, one role, these requests and a date. It cannot be limited to the "
+            "machines that were started here: it could delete another of the project's machines. One credential serves "
+            "to start and to clean up, so cleaning up could start machines too. A project of its own is the better fence."
+        ),
+    )
+
+
+def oidc(identity_provider: str, trust: base.Trust, settings: Mapping[str, str]) -> base.Guide:
+    """What the people who run the cloud have to do, with the words to send them."""
+    project = settings.get("project") or "PROJECT"
+    return base.Guide(
+        can=(
+            "Enter this one project as the user that the cloud's operators map you to.",
+            "Start machines there, only while you are signed in here.",
+            "List and delete machines there, at any time, under a name of its own.",
+        ),
+        cannot=(
+            "Do anything that the roles of these two users do not allow.",
+            "Keep a key: each sign-in takes a token of minutes, and nothing secret is stored.",
+            "Enter another project.",
+        ),
+        steps=(
+            "Ask the people who run the cloud to give your two subjects a role in the project: send them the mapping here.",
+            "Type the project's id into the form here.",
+        ),
+        script=as_mapping(trust, project),
+        script_title=f"For the operators: rules for the mapping of the identity provider “{identity_provider}”",
+        revoke=(
+            "Ask the people who run the cloud to take these rules out of the mapping. Tokens that were given out live on "
+            "for an hour or so.",
+        ),
+        narrows=(
+            "Keystone's mapping sees who it is and nothing else: not the launch, not the repository. What each of the two "
+            "may do is in their roles, and in most clouds no role may delete only what it has started. So let the second "
+            "have a role of its own where the cloud has one that deletes and does not create."
+        ),
+    )
+
+
+def as_mapping(trust: base.Trust, project: str) -> str:
+    """Two rules for Keystone's mapping: each subject becomes a user of that name, in the group that has the role."""
+    groups = ((trust.launch_subject, "LAUNCH_GROUP"), (trust.reap_subject, "REAP_GROUP"))
+    told = json.dumps([rule(subject, group) for subject, group in groups], indent=2)
+    return f"# LAUNCH_GROUP and REAP_GROUP: ids of groups with a role in the project {project}\n{told}\n"
+
+
+def rule(subject: str, group: str) -> dict[str, object]:
+    """Whoever comes with this subject is a user of the same name, in this group."""
+    who = {"type": "HTTP_OIDC_SUB"}
+    return {
+        "local": [{"user": {"name": "{0}"}, "group": {"id": group}}],
+        "remote": [who, {**who, "any_one_of": [subject]}],
+    }
+
+
+def credential_name(trust: base.Trust) -> str:
+    """What the script calls it: one for each broker, so that two brokers do not delete each other's."""
+    return f"anybinder-{trust.broker}"
+
+
+def _prefixes(cloud: Cloud) -> dict[str, str]:
+    return {**needs.USUAL, "identity": urlsplit(cloud.auth_url).path}
+
+
+def _at(cloud: Cloud) -> str:
+    return f" ({cloud.credentials_page})" if cloud.credentials_page else ""
