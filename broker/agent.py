@@ -226,6 +226,7 @@ class Agent:
         self.wake = asyncio.Event()
         self.session = {}
         self.spec = {}
+        self.key = None
         self.programs = []
         self.server = None
         self.tunnel = None
@@ -321,10 +322,10 @@ class Agent:
             self.end(3, "what answered cannot prove that it is the broker")
             return False
         self._obey(answer)
-        self.spec, self.session = answer["spec"], answer["session"]
+        self.spec, self.session, self.key = answer["spec"], answer["session"], answer.get("key")
         self.heartbeat_seconds = float(answer["heartbeat_seconds"])
         self.silence_seconds = float(answer["silence_seconds"])
-        self.journal.hidden += [self.session["secret"], self.session["server_token"]]
+        self.journal.hidden += [self.session["secret"], self.session["server_token"], *spellings(self.key)]
         return True
 
     def _obey(self, answer):
@@ -383,10 +384,13 @@ class Agent:
         for name in ("home", "cache", "runtime", "python_downloads", "engine"):
             spec[name] = getattr(self.boot, name)
         path = os.path.join(self.boot.home, "spec.json")
-        write_private(path, json.dumps(spec))
+        # What opens the repository is in no file: the builder reads it from its standard input, and we forget it at once.
+        given, spellings_of_it, self.key = json.dumps(self.key).encode() if self.key else b"", spellings(self.key), None
+        write_private(path, json.dumps(dict(spec, keyed=bool(given))))
         try:
-            return await builder.run(self.boot.builder + [path], float(self.spec["build_seconds"]))
+            return await builder.run(self.boot.builder + [path], float(self.spec["build_seconds"]), given)
         finally:
+            self.journal.hidden = [word for word in self.journal.hidden if word not in spellings_of_it]
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
@@ -412,9 +416,9 @@ class Agent:
 
     # The end
 
-    def start(self, argv, env, cwd, out, err):
-        """Start a program in a session of its own that dies with us. Raises OSError."""
-        program = Program(argv, env, cwd, out=out, err=err, prepare=self._prepare)
+    def start(self, argv, env, cwd, out, err, given=b""):
+        """Start a program in a session of its own that dies with us. `given`: its standard input. Raises OSError."""
+        program = Program(argv, env, cwd, out=out, err=err, prepare=self._prepare, given=given)
         self.programs.append(program)
         return program
 
@@ -586,19 +590,23 @@ class Lines:
 class Program:
     """A program in a session of its own, whose output arrives as bytes on callbacks, and whose end is an event."""
 
-    def __init__(self, argv, env, cwd, *, out, err, prepare):
+    def __init__(self, argv, env, cwd, *, out, err, prepare, given=b""):
         self._loop = asyncio.get_running_loop()
         self._process = subprocess.Popen(
             argv,
             env=env,
             cwd=cwd,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if given else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE if err else subprocess.STDOUT,
             start_new_session=True,
             preexec_fn=prepare,  # noqa: PLW1509 -- this process has no threads that hold locks
         )
         self.pid = self._process.pid
+        if given:  # less than a pipe holds, so nobody waits for a reader
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.write(given)
+                self._process.stdin.close()
         self.exited = asyncio.Event()
         self.drained = asyncio.Event()
         self._open = 0
@@ -667,14 +675,14 @@ class Builder:
         self._image = None
         self._failure = None
 
-    async def run(self, argv, seconds):
+    async def run(self, argv, seconds, given=b""):
         """The server's command; None, with the failure told, where there is none within `seconds`.
 
         Where all that was wanted is an image, an image without a command is no failure.
         """
         lines, errors = Lines(self._event), Lines(self._error)
         try:
-            program = self._agent.start(argv, dict(os.environ), self._agent.boot.home, lines.feed, errors.feed)
+            program = self._agent.start(argv, dict(os.environ), self._agent.boot.home, lines.feed, errors.feed, given)
         except OSError as fault:
             self._agent.fail("The builder cannot be started: %s." % fault.strerror)
             return None
@@ -1967,6 +1975,14 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def spellings(key):
+    """What opens the repository, in the ways in which a program could say it."""
+    if not key:
+        return []
+    pair = ("%s:%s" % (key["user"], key["secret"])).encode()
+    return [key["secret"], urllib.parse.quote(key["secret"], safe=""), base64.b64encode(pair).decode("ascii")]
 
 
 def write_private(path, text):

@@ -9,7 +9,7 @@ import structlog
 from pydantic import BaseModel, Field
 from sqlalchemy import orm
 
-from broker import bootstrap, crypto, db, errors, events, launches, sessions
+from broker import bootstrap, crypto, db, errors, events, launches, repo_access, sessions
 from broker.models import BOUGHT, Launch, Order, Phase, State
 from broker.service import Service
 
@@ -59,6 +59,8 @@ class Report(BaseModel):
 def enrol(service: Service, token: str, said: Enrolment) -> dict[str, Any]:
     """Let this agent in, once. The same agent asking again (its answer was lost) is answered the same.
 
+    What opens a private repository is in the answer, and nowhere else; it is not repeated once the agent has spoken.
+
     Another agent with the same token has stolen it, or it had been stolen before: the token is revoked and the
     instance ended. Raises EnrolmentRefused.
     """
@@ -81,7 +83,23 @@ def enrol(service: Service, token: str, said: Enrolment) -> dict[str, Any]:
             launches.nudge(service, session, launch)
     if stolen:
         raise errors.EnrolmentRefused("This token was used before. The instance is being ended.")
-    return {**_task(service, launch, order), "proof": crypto.prove(expected, said.nonce)}
+    key = _key(service, launch) if repo_access.still_needed(order) else {}
+    return {**_task(service, launch, order), **key, "proof": crypto.prove(expected, said.nonce)}
+
+
+def _key(service: Service, launch: Launch) -> dict[str, Any]:
+    """What opens the repository, for the agent to hand to its builder. Without it there is nothing to build: that is the end
+    of the launch, with the reason."""
+    try:
+        credential = repo_access.for_clone(service, launch)
+    except errors.BrokerError as refusal:
+        with service.db.transaction() as session:
+            if held := launches.locked(session, launch.id):
+                launches.want_stop(service, session, held, reason="repo_token", message=str(refusal))
+        raise errors.EnrolmentRefused("What opens the repository cannot be had. The launch is over.") from None
+    if credential is None:
+        return {}
+    return {"key": {"origin": credential.origin, "user": credential.user, "secret": credential.secret}}
 
 
 def _locked(session: orm.Session, order_id: str) -> tuple[Launch, Order]:
@@ -115,6 +133,7 @@ def _task(service: Service, launch: Launch, order: Order) -> dict[str, Any]:
             "build_seconds": chosen.build_minutes * 60,
             "clone_megabytes": chosen.clone_megabytes,
             "inner": service.repos.inner,
+            "private": launch.repo_connection_id is not None,
             "busy_hours": chosen.busy_hours,
         },
         "heartbeat_seconds": chosen.heartbeat_seconds,

@@ -31,6 +31,7 @@ from broker import (
     people,
     placement,
     policy,
+    repo_access,
     repos,
     seats,
     wishes,
@@ -71,12 +72,13 @@ def request(service: Service, person: people.Person, wish: wishes.Wish) -> tuple
     """
     if known := _known(service, person, wish):
         return known, False
-    found = service.repos.resolve(service.repos.parse(wish.repo, wish.ref or None))
+    opener = wishes.opener(service, person, wish)
+    found = repo_access.resolve(service, person, service.repos.parse(wish.repo, wish.ref or None), opener)
     backend = placement.choose(service, person, wish.backend)
     backend.require_recent_sign_in(service, person)
     policy.check(service, found, backend)
     wishes.require_consent(service, person, wish, found, backend)
-    has, notes = wishes.needed(service, person, wish, found, backend)
+    has, notes = wishes.needed(service, person, wish, found, backend, opener)
     launch = wishes.row(service, person, wish, found, backend, has)
     notes = [*filter(None, (found.note, found.lasting)), *notes]
     try:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 import structlog
 
-from broker import connections, errors, people, repo_hosts, repos
+from broker import connections, errors, linked, people, repo_hosts, repos
 from broker.environments import unlocking
 from broker.models import Connection, Launch, Order
 from broker.repos import credentials
@@ -180,7 +180,7 @@ def unlocked(
     try:
         if prefix not in repo_hosts.HOSTS or not origin:
             raise repo_errors.TokenRefused("Nothing is opened at that host any more. Ask who runs this broker.")
-        secret = _secret(service, connection, prefix)
+        secret = _secret(service, connection, prefix, launch_id)
     except (errors.BrokerError, clouds.ProviderError) as refusal:
         connections.used(service, connection, what, launch_id=launch_id, outcome=str(refusal))
         raise
@@ -205,16 +205,14 @@ def prefix_of(service: Service, spec: repos.RepoSpec) -> str:
 # --- within ---------------------------------------------------------------------------------------------------------
 
 
-def _secret(service: Service, connection: Connection, prefix: str) -> str:
+def _secret(service: Service, connection: Connection, prefix: str, launch_id: str | None) -> str:
     if connection.kind == TOKEN:
         try:
             return connections.opened(service, connection)
         except clouds.BadCredential as refusal:
             raise repo_errors.TokenRefused(str(refusal)) from None
-    from broker import linked  # asks the identity provider; it knows us not
-
     person = people.known(service, connection.person)
-    if token := linked.token_for(service, person, prefix):
+    if token := linked.token_for(service, person, prefix, launch_id=launch_id):
         return token
     raise repo_errors.TokenRefused(
         f"Your identity provider has no token of yours for {repo_hosts.HOSTS[prefix].named}. "

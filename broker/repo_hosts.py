@@ -18,7 +18,7 @@ from broker.repos import credentials, http
 from broker.repos.asking import Asking
 from providers import base
 
-SECRET_LIKE = "[!-~]{8,}"  # printable, without a space
+PRINTABLE = "[!-~]{8,}"  # and without a space
 READS = base.Purpose.LAUNCH
 CAN = (
     "Look up which commit a branch of your private repositories is.",
@@ -69,7 +69,7 @@ class Host:
 
 def token_field(help_text: str) -> base.Setting:
     """The secret of the kind `token`."""
-    return base.Setting(name="token", title="Token", help=help_text, required=True, secret=True, pattern=SECRET_LIKE)
+    return base.Setting(name="token", title="Token", help=help_text, required=True, secret=True, pattern=PRINTABLE)
 
 
 # --- whose is it, and what may it -----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from broker import backends, connections, crypto, errors, people, repos, resources, settings
+from broker import backends, connections, crypto, errors, people, repo_access, repos, resources, settings
 from broker.models import Consent, Launch, Phase, State
 from broker.repos import errors as repo_errors
 from broker.service import Service
@@ -49,6 +49,11 @@ class Wish:
         )
 
 
+def opener(service: Service, person: people.Person, wish: Wish) -> repo_access.Opener:
+    """What opens private repositories for this wish: the person's own right, and nobody's for a link to /build."""
+    return repo_access.Opener(service, people.ANONYMOUS if wish.asked_from == "build" else person)
+
+
 def require_consent(
     service: Service, person: people.Person, wish: Wish, found: repos.Resolved, backend: backends.Backend
 ) -> None:
@@ -68,13 +73,18 @@ def consented(service: Service, person: people.Person, found: repos.Resolved) ->
 
 
 def needed(
-    service: Service, person: people.Person, wish: Wish, found: repos.Resolved, backend: backends.Backend
+    service: Service,
+    person: people.Person,
+    wish: Wish,
+    found: repos.Resolved,
+    backend: backends.Backend,
+    opener: repo_access.Opener,
 ) -> tuple[base.Resources, list[str]]:
     """What the session shall have, hours included, and sentences on what turned out other than was asked for.
 
     Asks the repository for its own files. Raises BadRequest, NoBackend, RepoError.
     """
-    asked, notes = _asked_by_repository(service, found)
+    asked, notes = _asked_by_repository(service, found, opener)
     default = base.Resources(**backend.setting.resources.model_dump())
     chosen, raised = resources.settle(asked, wish.resources, default)
     chosen, lowered = resources.within(chosen, _most(person, backend), asked)
@@ -98,10 +108,12 @@ def _most(person: people.Person, backend: backends.Backend) -> base.Resources:
     return base.Resources(**limits)
 
 
-def _asked_by_repository(service: Service, found: repos.Resolved) -> tuple[resources.Asked, list[str]]:
+def _asked_by_repository(
+    service: Service, found: repos.Resolved, opener: repo_access.Opener
+) -> tuple[resources.Asked, list[str]]:
     """What the repository's own files ask for; a host in trouble keeps nobody from launching, and is said."""
     try:
-        return resources.asked_in(service.repos.read(found, resources.FILES)), []
+        return resources.asked_in(service.repos.read(found, resources.FILES, opener)), []
     except (repo_errors.HostUnavailable, repo_errors.RateLimited, repo_errors.TooBig) as trouble:
         return resources.Asked(), [f"What the repository asks for in memory and processors is not known: {trouble}"]
 
@@ -140,6 +152,7 @@ def row(
         path=path,
         backend=backend.name,
         connection_id=connection.id if connection else None,
+        repo_connection_id=found.opened_with or None,
         hours=hours,
         cpu=has.cpu,
         memory_mb=has.memory_mb,

@@ -1,6 +1,7 @@
 """The builder as a process, and what belongs to a container.
 
-python -I broker/environments SPEC.json           builds, and says how to serve
+python -I broker/environments SPEC.json           builds, and says how to serve; a `keyed` one reads what opens the
+                                                  repository from standard input
 python -I broker/environments --serve RUN.json    is a container's server, for as long as it lives
 python -I broker/environments --image ORDER.json  is repo2docker, for one build
 python -I broker/environments --sweep             removes the containers of the order that standard input names
@@ -16,7 +17,7 @@ from typing import Any
 if not __package__:  # run as a folder: Python then looks for modules inside it, and ours are named from above
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-from broker.environments import cache, programs, session
+from broker.environments import cache, programs, session, unlocking
 
 
 def main(arguments: list[str]) -> int:
@@ -29,6 +30,8 @@ def main(arguments: list[str]) -> int:
         return image(Path(arguments[1]))
     spec = json.loads(Path(arguments[0]).read_text())
     Path(arguments[0]).unlink()
+    if spec.pop("keyed", False):
+        spec["key"] = unlocking.Key.told(json.load(sys.stdin))
     try:
         if spec.get("engine"):
             return in_container(spec)

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from broker.environments import downloading, outward, programs
+from broker.environments import downloading, outward, programs, unlocking
 from broker.environments.programs import Failed, tell
 
+REFUSED = re.compile(r"authentication failed|returned error: 40[13]|could not read (username|password)", re.IGNORECASE)
 ENTRIES = 1_000_000  # files of a repository; a tree of trees can claim any number
 
 
@@ -35,7 +36,10 @@ def inner_of(spec: dict[str, Any]) -> list[str] | None:
 
 
 def clone(spec: dict[str, Any], tree: Path) -> None:
-    """The commit's files and nothing more in `tree`, submodules included. Raises Failed."""
+    """The commit's files and nothing more in `tree`, submodules included. Raises Failed.
+
+    A `key` is taken out of the spec, and gone when this ends: nothing that is run later can find it.
+    """
     url, commit = spec["repo_url"], spec["commit"]
     check_url(url, allow_file=bool(spec.get("allow_file")))
     web_only = inner_of(spec) is not None
@@ -45,15 +49,17 @@ def clone(spec: dict[str, Any], tree: Path) -> None:
         raise Failed(f"{commit} is not a commit.")
     tell("fetching", f"Fetching commit {commit[:12]} of {spec['title']}")
     limit, allow_file = int(spec["clone_megabytes"]) * 1_000_000, bool(spec.get("allow_file"))
-    git = Git(tree, limit=limit, allow_file=allow_file, web_only=web_only)
-    tree.mkdir()
-    git("init", "--quiet", "--template=")
-    fetch_commit(git, url, commit)
-    check_size(git, commit)
-    git("checkout", "--quiet", "--detach", commit)
-    git("remote", "add", "origin", re.sub(r"(\w+://)[^/@]+@", r"\1", url))
-    if (tree / ".gitmodules").exists():
-        fetch_submodules(git)
+    key = spec.pop("key", None)
+    with unlocking.offered(key) as offer:
+        git = Git(tree, limit=limit, allow_file=allow_file, web_only=web_only, offer=offer)
+        tree.mkdir()
+        git("init", "--quiet", "--template=")
+        fetch_commit(git, url, commit)
+        check_size(git, commit)
+        git("checkout", "--quiet", "--detach", commit)
+        git("remote", "add", "origin", re.sub(r"(\w+://)[^/@]+@", r"\1", url))
+        if (tree / ".gitmodules").exists():
+            fetch_submodules(git)
 
 
 def check_url(url: str, *, allow_file: bool) -> None:
@@ -68,9 +74,17 @@ def check_url(url: str, *, allow_file: bool) -> None:
 class Git:
     """Runs git on one working tree: no hooks, no prompts, no configuration of this computer, a limit on what it brings."""
 
-    def __init__(self, tree: Path, *, limit: int, allow_file: bool, web_only: bool = False) -> None:
+    def __init__(
+        self,
+        tree: Path,
+        *,
+        limit: int,
+        allow_file: bool,
+        web_only: bool = False,
+        offer: unlocking.Offer = unlocking.NOTHING,
+    ) -> None:
         """`web_only`: no ssh, which would open for strangers what this computer's keys open, and which no proxy holds."""
-        self.tree, self.limit = tree, limit
+        self.tree, self.limit, self.offer = tree, limit, offer
         self.env = {
             **programs.environment(),
             "HOME": str(tree.parent / "home"),
@@ -90,9 +104,11 @@ class Git:
             raise Failed(f"The repository could not be fetched: {programs.last_words(last)}")
 
     def attempt(self, *arguments: str) -> tuple[int, list[str]]:
-        argv = ["git", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0", "-c", "core.fsmonitor=false", *arguments]
+        offer = self.offer if arguments[0] in ("fetch", "submodule") else unlocking.NOTHING
+        options = ("-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0", "-c", "core.fsmonitor=false", *offer.options)
         show = programs.Sparse("fetching") if "--progress" in arguments else None
-        return programs.run(argv, env=self.env, cwd=self.tree, show=show, check=self._check)
+        argv = ["git", *options, *arguments]
+        return programs.run(argv, env=self.env, cwd=self.tree, show=show, check=self._check, fds=offer.fds)
 
     def output(self, *arguments: str) -> Iterator[bytes]:
         """Its standard output in pieces."""
@@ -124,6 +140,10 @@ def fetch_commit(git: Git, url: str, commit: str) -> None:
         last = said if status else last
         if git.attempt("cat-file", "-e", commit + "^{commit}")[0] == 0:
             return
+        if git.offer is not unlocking.NOTHING and any(map(REFUSED.search, said)):
+            raise Failed(
+                "The host does not take your token for this repository. Connect your account there again, then launch."
+            )
     raise Failed(
         f"Commit {commit[:12]} could not be fetched: {programs.last_words(last) or 'the server does not have it.'}"
     )

@@ -2,6 +2,7 @@
 
 An image's name says what decides it: the repository and all of ours that has a say (before the colon), the commit (behind
 it). So the same commit is never built twice on one engine, and where backends share a registry, never twice among them.
+Images of private repositories stay on the engine that built them, under names that nobody else can know.
 Whoever wants what is being built is told every line of that build.
 """
 
@@ -13,6 +14,7 @@ import json
 import os
 import platform
 import re
+import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -73,7 +75,10 @@ def wanted_by(spec: dict[str, Any], base: str) -> Wanted:
     content = cache.files_of(spec)
     subdir, kind = spec.get("subdir") or "", engine.get("builder") or "uv"
     versions = [BUILDER, *versions_of("jupyter-repo2docker", "uv")]
+    folder = Path(spec["cache"]) / "images"
     decides = [repo, subdir, kind, versions, installing.BASE, base, platform.machine()]
+    if spec.get("private"):
+        decides.append(own_secret(folder))
     key = digest([decides, content])
     now = datetime.now(UTC).isoformat(timespec="seconds")
     labels = {"repo": repo, "commit": spec["commit"], "builder": f"{kind} {BUILDER}", "key": key, "created": now}
@@ -83,8 +88,23 @@ def wanted_by(spec: dict[str, Any], base: str) -> Wanted:
         key=key,
         base=base,
         labels={LABEL + label: value for label, value in labels.items()},
-        folder=Path(spec["cache"]) / "images",
+        folder=folder,
     )
+
+
+def own_secret(folder: Path) -> str:
+    """What only this computer knows. With it in their names, images of private repositories cannot be named by others: not as
+    an image to run, and not as one to begin with (`FROM`)."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / "private.key"
+    if not path.exists():
+        fresh = path.with_name(f"private-{os.getpid()}-{secrets.token_hex(4)}.new")
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, path)  # of two who come at once, one is first
+        fresh.unlink()
+    return path.read_text()
 
 
 def versions_of(*names: str) -> list[str]:
@@ -152,7 +172,7 @@ def used(wanted: Wanted) -> None:
 
 def make(client: Any, wanted: Wanted, spec: dict[str, Any]) -> None:
     """From the registry where it has it, else built, and then handed to the registry. Raises Failed."""
-    shared = bool(spec["engine"].get("registry"))
+    shared = bool(spec["engine"].get("registry")) and not spec.get("private")  # a registry shows what it has to others
     if shared and from_registry(client, wanted, spec):
         return
     building.build(spec, name=wanted.name, key=wanted.key, labels=wanted.labels)

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -94,6 +94,7 @@ def run(
     cwd: Path,
     show: Callable[[str], None] | None,
     check: Callable[[], None] | None = None,
+    fds: Sequence[int] = (),
 ) -> tuple[int, list[str]]:
     """Run to the end: (exit status, the last lines of its output). `check` is called four times a second, may raise.
 
@@ -111,6 +112,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         process_group=0,
+        pass_fds=fds,
         preexec_fn=die_with_builder(),
     )
     assert process.stdout is not None  # noqa: S101 -- for the type checker

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, StreamingResponse
 
-from broker import events, launches, placement, reaper, wishes
+from broker import events, launches, placement, reaper, repo_access, wishes
 from broker.models import Launch, Phase
 from broker.people import Person
 from broker.service import Service
@@ -83,9 +83,9 @@ async def follow(
 
 
 @router.get("/resolve")
-def resolve(_asking: deps.Asking, at: deps.At, repo: str, ref: str = "") -> dict[str, Any]:
+def resolve(asking: deps.Asking, at: deps.At, repo: str, ref: str = "") -> dict[str, Any]:
     """What a pasted address means: repository, commit, and the path in it. Looks it up; starts nothing."""
-    found = at.repos.resolve(at.repos.parse(repo, ref or None))
+    found = repo_access.resolve(at, asking, at.repos.parse(repo, ref or None))
     return {
         "spec": found.spec_string,
         "title": found.slug,

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.templating import Jinja2Templates
 
-from broker import errors, launches, placement, sessions
+from broker import errors, launches, placement, repo_access, sessions
 from broker.models import State
 from broker.people import Person
 from broker.web import assets, deps, schemas, views, wording
@@ -75,13 +75,14 @@ def _sign_in(request: Request, key: str) -> Response:
     rest = [(name, value) for name, value in request.query_params.multi_items() if name != "key"]
     clean = request.url.path + (f"?{urlencode(rest)}" if rest else "")
     answer = RedirectResponse("/" + clean.lstrip("/"), status_code=SEE_OTHER)
+    chosen = deps.service_of(request).settings
     answer.set_cookie(
-        deps.COOKIE,
+        deps.key_cookie(chosen),
         door.cookie(),
         max_age=deps.COOKIE_SECONDS,
         httponly=True,
         samesite="lax",
-        secure=bool(deps.service_of(request).settings.public_url),
+        secure=bool(chosen.public_url),
     )
     answer.headers["cache-control"] = "no-store"
     return answer
@@ -155,7 +156,7 @@ def launch(
     try:
         found, _new = launches.request(at, asking, filled.wish(consent))
     except errors.ConsentNeeded:
-        return _ask_consent(request, at, filled)
+        return _ask_consent(request, at, asking, filled)
     except errors.SignInAgain:
         raise  # a page of its own, whose way back is this form
     except pydantic.ValidationError as error:
@@ -177,8 +178,8 @@ def _field(error: Exception) -> str:
     return "ref" if getattr(error, "reason", "") == "ref_not_found" else "repo"
 
 
-def _ask_consent(request: Request, at: deps.At, filled: views.Filled) -> HTMLResponse:
-    found = at.repos.resolve(at.repos.parse(filled.typed["repo"], filled.typed["ref"] or None))
+def _ask_consent(request: Request, at: deps.At, asking: deps.Asking, filled: views.Filled) -> HTMLResponse:
+    found = repo_access.resolve(at, asking, at.repos.parse(filled.typed["repo"], filled.typed["ref"] or None))
     context = {"typed": filled.typed, "found": found, "edit": filled.link(), **views.described(found)}
     return page(request, "consent.html", context)
 
