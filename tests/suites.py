@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import servers
-from tests.servers import docker, registry
+from tests.servers import docker, keycloak, registry
 
 CLONE = Path(__file__).resolve().parent.parent
 PYTEST = (sys.executable, "-m", "pytest", "--durations=5")
@@ -90,6 +90,8 @@ SUITES = (
           commands=tests_in("docker"), needs=(servers.GIT, docker.NEED, registry.NEED)),
     Suite(name="clients", about="BinderHub's own client and Thebe, as published, against a real broker", minutes=10,
           commands=tests_in("clients"), needs=(servers.GIT, servers.CHROMIUM, servers.NPM)),
+    Suite(name="keycloak", about="signing in with a real Keycloak and a second provider", minutes=12,
+          commands=tests_in("keycloak"), needs=(servers.GIT, servers.CHROMIUM, servers.NPM, keycloak.NEED)),
     Suite(name="bench", about="beside configurable-http-proxy and beside no proxy", minutes=15, commands=bench,
           needs=(servers.NPM,)),
 )  # fmt: skip
