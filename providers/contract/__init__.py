@@ -5,15 +5,16 @@
         def provider(self):
             return MyCloud({"region": "r1"})
 
-Override the fixtures (`fixtures.py`). A promise that needs a fault is skipped, with the reason, where `faults` cannot
-arrange it. Comes with the extra `anybinder[contract]`.
+A provider that cannot buy yet runs `AccountContract` alone. Override the fixtures (`fixtures.py`). A promise that needs a
+fault is skipped, with the reason, where `faults` cannot arrange it. Comes with the extra `anybinder[contract]`.
 """
 
 import pytest
 
-pytest.register_assert_rewrite("providers.contract.suite", "providers.contract.fixtures")
+pytest.register_assert_rewrite("providers.contract.accounts", "providers.contract.suite", "providers.contract.fixtures")
 
-from providers.contract.fixtures import TOKEN, Faults, new_id  # noqa: E402 - the asserts in there must be rewritten
+from providers.contract.accounts import AccountContract  # noqa: E402 - the asserts in there must be rewritten
+from providers.contract.fixtures import TOKEN, Faults, new_id  # noqa: E402
 from providers.contract.suite import ProviderContract  # noqa: E402
 
-__all__ = ["TOKEN", "Faults", "ProviderContract", "new_id"]
+__all__ = ["TOKEN", "AccountContract", "Faults", "ProviderContract", "new_id"]

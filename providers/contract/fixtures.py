@@ -16,6 +16,7 @@ from providers.base import Boot, Connection, Credential, Instance, InstanceState
 GONE = InstanceState.GONE
 TOKEN = "a-one-time-token-nobody-may-see"  # noqa: S105 - stands in for a secret, to look for where it must not be
 
+FreshToken = Callable[[Connection], str | None]
 MakeOrder = Callable[..., Order]
 Wait = Callable[[Callable[[], object], str], None]
 
@@ -71,6 +72,11 @@ class Fixtures:
         return None
 
     @pytest.fixture
+    def fresh_token(self, identity_token: str | None) -> FreshToken:
+        """Makes the token that `sign_in` trades for this connection: a new one each time, where tokens work once."""
+        return lambda connection: identity_token  # noqa: ARG005
+
+    @pytest.fixture
     def boot(self) -> Boot:
         """What the instances are told. For drivers that start the agent themselves: one that stays."""
         return Boot(user_data=f"#cloud-config\n# {TOKEN}\n", config={"token": TOKEN}, agent="/nonexistent/agent.py")
@@ -95,6 +101,11 @@ class Fixtures:
         return None
 
     @pytest.fixture
+    def with_every_bill(self) -> Callable[[], list[str]] | None:
+        """All that was ever billed, for whatever order; None where the cloud cannot say."""
+        return None
+
+    @pytest.fixture
     def untagged(self) -> Callable[[], list[str]] | None:
         """What the account holds without a tag; None where the cloud cannot say."""
         return None
@@ -102,8 +113,8 @@ class Fixtures:
     # What the tests are written in.
 
     @pytest.fixture
-    def credential(self, provider: Provider, connection: Connection, identity_token: str | None) -> Credential:
-        return provider.sign_in(connection, identity_token)
+    def credential(self, provider: Provider, connection: Connection, fresh_token: FreshToken) -> Credential:
+        return provider.sign_in(connection, fresh_token(connection))
 
     @pytest.fixture
     def offer(self, provider: Provider, credential: Credential) -> Offer:

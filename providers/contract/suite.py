@@ -8,13 +8,14 @@ import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
-from providers.base import CALL_SECONDS, InstanceState, Offer, Resources
-from providers.contract.fixtures import GONE, TOKEN, Fixtures, new_id
+from providers.base import CALL_SECONDS, InstanceState, Offer, Purpose, Resources
+from providers.contract.accounts import AccountContract
+from providers.contract.fixtures import GONE, TOKEN, new_id
 from providers.errors import (
     BadCredential,
     InvalidOrder,
@@ -29,7 +30,7 @@ AT_ONCE = 5  # seconds: no machine boots or ends as soon, and no cloud answers m
 VERBS = ("offers", "provision", "describe", "terminate", "instances")
 
 
-class ProviderContract(Fixtures):
+class ProviderContract(AccountContract):
     """Subclass, override the fixtures, and run."""
 
     # The class, and what it is configured with.
@@ -61,27 +62,15 @@ class ProviderContract(Fixtures):
             monkeypatch.delenv(name)
         assert type(provider)(provider.configuration).offers(credential, Resources()) == before
 
-    # sign_in
+    # check
 
-    def test_a_credential_shows_no_secret(self, credential, connection):
-        shown = repr(credential) + repr(connection)
-        assert not [secret for secret in [*credential.secret.values(), connection.secret] if secret and secret in shown]
-
-    def test_a_credential_says_who_it_is_and_when_it_ends(self, credential):
-        assert credential.who
-        assert credential.expires_at is None or credential.expires_at > datetime.now(UTC)
-
-    def test_signing_in_is_repeatable(self, provider, connection, identity_token, credential):
-        assert provider.sign_in(connection, identity_token).who == credential.who
-
-    def test_a_bad_connection_is_a_bad_credential(self, provider, bad_connection, identity_token):
-        with pytest.raises(BadCredential):
-            provider.sign_in(bad_connection, identity_token)
-
-    def test_signing_in_says_when_the_cloud_cannot_be_asked(self, provider, connection, identity_token, with_fault):
-        with_fault("unavailable", "sign_in")
-        with pytest.raises(ProviderUnavailable):
-            provider.sign_in(connection, identity_token)
+    def test_checking_buys_nothing(self, provider, connection, fresh_token, broker, untagged, with_every_bill):
+        for purpose in Purpose:
+            wanted = replace(connection, purpose=purpose)
+            provider.check(wanted, provider.sign_in(wanted, fresh_token(wanted)))
+        assert provider.instances(provider.sign_in(connection, fresh_token(connection)), broker) == []
+        assert untagged is None or untagged() == []
+        assert with_every_bill is None or with_every_bill() == []
 
     # offers
 

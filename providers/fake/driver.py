@@ -129,7 +129,9 @@ class FakeProvider(Provider):
         buys = Permission(name="fake:Buy", purpose=Purpose.LAUNCH, why="to start a machine", works=None)
         return [lists, buys] if connection.purpose is Purpose.LAUNCH else [lists]
 
-    def guide(self, kind: str, trust: Trust, settings: Mapping[str, str]) -> Guide:  # noqa: ARG002
+    def guide(self, kind: str, trust: Trust, settings: Mapping[str, str]) -> Guide:
+        if kind not in {each.name for each in self.kinds}:
+            return super().guide(kind, trust, settings)  # which says so
         return Guide(
             can=("start machines of the fake cloud", "see those it started", "end those it started"),
             cannot=("touch anything else",),

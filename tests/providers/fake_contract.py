@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -45,13 +46,22 @@ class OverTheFakeCloud:
     def provider(self, cloud):
         return self.driver(cloud.configuration)
 
+    connects_by = "kept"
+
     @pytest.fixture
     def connection(self):
-        return Connection(kind="kept", secret="the-fake-key")
+        by = getattr(self.driver, "connects_by", self.connects_by)
+        return Connection(kind=by, secret=None if by == "keyless" else "the-fake-key")
 
     @pytest.fixture
     def bad_connection(self):
         return Connection(kind="kept", secret="not-the-fake-key")
+
+    @pytest.fixture
+    def fresh_token(self):
+        """For what trades one: never the same twice."""
+        numbers = itertools.count(1)
+        return lambda connection: f"a-token-nobody-may-see-{next(numbers)}" if connection.kind == "keyless" else None
 
     @pytest.fixture
     def boot(self):
@@ -68,6 +78,10 @@ class OverTheFakeCloud:
     @pytest.fixture
     def billed(self, cloud):
         return cloud.billed
+
+    @pytest.fixture
+    def with_every_bill(self, cloud):
+        return cloud.bill
 
     @pytest.fixture
     def untagged(self, cloud):
