@@ -16,7 +16,9 @@ from broker import wire
 
 COOKIE = b"anybinder-session"
 HOST_COOKIE = b"__Host-anybinder-session"  # browsers let nobody but this very host set it, over https
-OWN_COOKIES = frozenset((COOKIE, HOST_COOKIE, b"anybinder", b"anybinder-sign-in", b"__Host-anybinder"))
+OWN_COOKIES = frozenset(
+    (COOKIE, HOST_COOKIE, b"anybinder", b"anybinder-sign-in", b"__Host-anybinder", b"__Host-anybinder-key")
+)
 COOKIE_SECONDS = 12 * 3600
 
 _TOKEN_PARAMETER = b"token"

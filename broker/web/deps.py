@@ -98,6 +98,11 @@ def door_of(request: Request) -> Door:
     return door
 
 
+def key_cookie(chosen: settings.Settings) -> str:
+    """The name of the cookie that a key is turned into."""
+    return "__Host-anybinder-key" if chosen.public_url else COOKIE
+
+
 def sign_in_cookie(chosen: settings.Settings) -> str:
     """The name of the cookie of a sign-in. Without https a browser keeps no `__Host-` cookie everywhere."""
     return "__Host-anybinder" if chosen.public_url else "anybinder-sign-in"
@@ -139,7 +144,8 @@ def forget(request: Request) -> None:
 
 
 def _shows_cookie(request: Request) -> bool:
-    names = (COOKIE, sign_in_cookie(service_of(request).settings))
+    chosen = service_of(request).settings
+    names = (key_cookie(chosen), sign_in_cookie(chosen))
     return not is_address(request.headers.get("host", "")) and any(name in request.cookies for name in names)
 
 
@@ -153,7 +159,7 @@ def _looked_up(request: Request) -> people.Person | None:
         found = signins.person_of(service, secret)
         if found is not None:
             return found
-    return people.LOCAL if door.admits(request.cookies.get(COOKIE, "")) else None
+    return people.LOCAL if door.admits(request.cookies.get(key_cookie(service.settings), "")) else None
 
 
 def person(request: Request) -> people.Person:
@@ -271,7 +277,7 @@ def is_link(scope: Scope) -> bool:
 
 def is_program(scope: Scope, headers: Headers) -> bool:
     """Whether no browser asks, for what no cookie counts for: browsers say where a form comes from."""
-    return bool(COOKIELESS.fullmatch(scope["path"])) and not {"origin", "sec-fetch-site"} & headers.keys()
+    return bool(COOKIELESS.fullmatch(scope["path"])) and not {"origin", "sec-fetch-site"}.intersection(headers)
 
 
 def same_origin(host: str, headers: Headers) -> bool:

@@ -110,6 +110,7 @@ def form(
     problems = {**filled.problems(), **_unknown_places(filled, places), **(wrong.sentences if wrong else {})}
     context = {
         "typed": filled.typed,
+        "here_again": filled.link(),
         "places": offered,
         "chosen": _chosen(offered, filled.typed["backend"]),
         "running": launches.listed(at, person, running=True),
