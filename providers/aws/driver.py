@@ -180,7 +180,7 @@ def _credential(who: str, given: Mapping[str, object]) -> Credential:
     ends = given["Expiration"]
     return Credential(
         who=who,
-        expires_at=ends if isinstance(ends, datetime) else None,
+        expires_at=ends.astimezone(UTC) if isinstance(ends, datetime) else None,
         secret={
             "access_key_id": str(given["AccessKeyId"]),
             "secret_access_key": str(given["SecretAccessKey"]),
