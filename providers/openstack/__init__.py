@@ -113,17 +113,17 @@ class OpenStackProvider(base.Provider):
 
     def sign_in(self, connection: base.Connection, identity_token: str | None) -> base.Credential:
         """Two requests, to this cloud's Keystone only."""
-        cloudy = Cloudy(self.cloud, self.configuration.get("ca_file", ""))
-        if connection.kind == OIDC.name and self.identity_provider:
-            return self._by_token(cloudy, connection, identity_token)
-        if connection.kind == APPLICATION_CREDENTIAL.name:
-            return self._by_credential(cloudy, connection)
+        with self._asked() as cloudy:
+            if connection.kind == OIDC.name and self.identity_provider:
+                return self._by_token(cloudy, connection, identity_token)
+            if connection.kind == APPLICATION_CREDENTIAL.name:
+                return self._by_credential(cloudy, connection)
         raise BadCredential("Accounts are not connected in this way here. Connect yours again.")
 
     def check(self, connection: base.Connection, credential: base.Credential) -> list[base.Permission]:
         """By asking the services for a little of each list, and by the access rules that the token itself names."""
-        cloudy = Cloudy(self.cloud, self.configuration.get("ca_file", ""))
-        return trying.permissions(cloudy, keystone.known(credential), connection.purpose)
+        with self._asked() as cloudy:
+            return trying.permissions(cloudy, keystone.known(credential), connection.purpose)
 
     def guide(self, kind: str, trust: base.Trust, settings: Mapping[str, str]) -> base.Guide:
         """The script makes the narrowest credential that works."""
@@ -152,6 +152,9 @@ class OpenStackProvider(base.Provider):
     def instances(self, credential: base.Credential, broker: str) -> list[base.Instance]:  # noqa: ARG002
         """None: nothing was ever bought."""
         return []
+
+    def _asked(self) -> Cloudy:
+        return Cloudy(self.cloud, self.configuration.get("ca_file", ""))
 
     def _by_token(self, cloudy: Cloudy, connection: base.Connection, token: str | None) -> base.Credential:
         if not token:

@@ -12,7 +12,8 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
-from typing import Any
+from types import TracebackType
+from typing import Self
 
 import requests
 from keystoneauth1 import access, exceptions
@@ -48,15 +49,23 @@ NO_ROLE = (
 
 
 class Cloudy:
-    """One cloud, asked over one connection; made for a few requests, not to be kept."""
+    """One cloud, asked over connections of its own: `with Cloudy(cloud) as cloudy`, for a few requests."""
 
     def __init__(self, cloud: Cloud, ca_file: str = "") -> None:
         self.cloud = cloud
-        plain = requests.Session()
-        plain.trust_env = False
+        self.plain = requests.Session()
+        self.plain.trust_env = False
         self.session = Session(
-            session=plain, verify=ca_file or True, redirect=False, timeout=REQUEST_SECONDS, app_name="anybinder"
+            session=self.plain, verify=ca_file or True, redirect=False, timeout=REQUEST_SECONDS, app_name="anybinder"
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.plain.close()
 
     def by_credential(self, credential_id: str, secret: str, ends: dt.datetime | None) -> access.AccessInfoV3:
         """With an application credential; `ends` is when the person said that it does. Raises BadCredential, with why."""
@@ -130,13 +139,13 @@ class Cloudy:
             yield
         except (exceptions.Unauthorized, exceptions.Forbidden, exceptions.NotFound):
             raise
-        except exceptions.SSLFailure:
+        except exceptions.SSLError:
             raise _unavailable("its certificate is not one that this computer trusts") from None
         except exceptions.HttpError as error:
             raise _unavailable(f"it answers {error.http_status}") from None
         except exceptions.ConnectTimeout:
             raise _unavailable("it does not answer in time") from None
-        except exceptions.ConnectFailure:
+        except exceptions.ConnectionError:
             raise _unavailable("it cannot be reached") from None
         except (exceptions.ClientException, ValueError, KeyError, TypeError):
             raise _no_keystone() from None
@@ -160,17 +169,15 @@ def kept(known: access.AccessInfoV3) -> dict[str, str]:
 def known(credential: base.Credential) -> access.AccessInfoV3:
     """The same again. Raises BadCredential for one that carries none."""
     try:
-        told = json.loads(credential.secret["told"])
-        return access.AccessInfoV3(told, credential.secret["token"])
+        return access.AccessInfoV3(json.loads(credential.secret["told"]), credential.secret["token"])
     except (KeyError, ValueError):
         raise BadCredential("This credential is none of an OpenStack cloud. Sign in again.") from None
 
 
 def rules(known: access.AccessInfoV3) -> list[Mapping[str, str]] | None:
     """The access rules of the application credential; None: it has none, and may do all that its roles may."""
-    told = known._data["token"].get("application_credential") or {}
-    found = told.get("access_rules")
-    return list(found) if found else None
+    found = known.application_credential_access_rules
+    return [{name: str(value) for name, value in rule.items()} for rule in found] if found else None
 
 
 def when(told: str) -> dt.datetime:
