@@ -30,7 +30,6 @@ class BitbucketDouble(GitServer):
         self.limited = False
         self.token = "the-token"
         self.revoked = False
-        self.private: set[str] = set()
         super().__init__(root, handler=BitbucketHandler)
         self.api = f"{self.url}/2.0"
 
@@ -44,10 +43,10 @@ class BitbucketHandler(GitHandler):
     double: BitbucketDouble
 
     def serve(self, body: bytes) -> None:
-        if self.path.startswith("/2.0/repositories/"):
+        if self.path == "/2.0/user":
+            self.user()
+        elif self.path.startswith("/2.0/repositories/"):
             self.api(urlsplit(self.path))
-        elif any(self.path.startswith(f"/{name}") for name in self.double.private):
-            self.answer(401, b"", {"WWW-Authenticate": 'Basic realm="Bitbucket.org HTTP"'})
         else:
             super().serve(body)
 
@@ -58,14 +57,35 @@ class BitbucketHandler(GitHandler):
             self.say(self.double.api_status, "having trouble")
         elif self.double.limited:
             self.say(429, "Rate limit for this resource has been exceeded")
-        elif token and (self.double.revoked or token != f"Bearer {self.double.token}"):
+        elif token and (self.double.revoked or not self.is_known()):
             self.say(401, "Token is invalid, expired, or not supported for this endpoint.")
         elif not (self.double.root / repo).is_dir():
             self.say(404, f"Repository {repo} not found")
-        elif repo in self.double.private and not token:
+        elif repo in self.double.private and token != f"Bearer {self.double.token}" and not self.opens(repo):
             self.say(403, "Access denied. You must have write or admin access.")
         else:
             self.question(self.double.root / repo, question, parse_qs(parts.query))
+
+    def is_known(self) -> bool:
+        """An API token comes with its owner's address, by Basic; an access token of a repository by Bearer."""
+        user, token = self.sign()
+        return token == self.double.token or (
+            token in self.double.rights and ("@" in user) == token.startswith("ATATT")
+        )
+
+    def user(self) -> None:
+        """Access tokens are nobody's: 403."""
+        user, _ = self.sign()
+        if not self.is_known():
+            self.say(401, "Token is invalid, expired, or not supported for this endpoint.")
+        elif not user:
+            self.say(403, "This endpoint does not take access tokens.")
+        else:
+            self.answer(
+                200,
+                json.dumps({"type": "user", "display_name": "Ada"}).encode(),
+                {"X-OAuth-Scopes": "read:repository:bitbucket, read:user:bitbucket, write:repository:bitbucket"},
+            )
 
     def question(self, repo: Path, question: list[str], query: dict[str, list[str]]) -> None:
         match question:

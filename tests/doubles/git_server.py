@@ -6,7 +6,9 @@
     server.requests                                  # [("GET", "/o/r.git/info/refs?service=git-upload-pack"), ...]
 
 Misbehaviour on demand: `server.deny = 503` answers everything so; `server.require = ("ada", "secret")` wants a
-password; `server.redirects["/old"] = "http://…"` sends on what begins so; `server.gate.clear()` holds every answer
+password; `server.private.add("o/r")` hides a repository from all but those of `server.rights["a-token"] = {"o/r"}`, who show
+that token by Basic or Bearer (`server.shown` has what anybody showed, `server.cookie` is set for who shows something);
+`server.redirects["/old"] = "http://…"` sends on what begins so; `server.gate.clear()` holds every answer
 back until `.set()`; `protocol=0` is a server of before 2018, which hands out nothing but what its references name.
 """
 
@@ -45,6 +47,10 @@ class GitServer:
         self.headers: list[dict[str, str]] = []
         self.deny = 0
         self.require: tuple[str, str] | None = None
+        self.private: set[str] = set()
+        self.rights: dict[str, set[str]] = {}
+        self.shown: list[tuple[str, str, str]] = []
+        self.cookie = ""
         self.redirects: dict[str, str] = {}
         self.gate = threading.Event()
         self.gate.set()
@@ -85,6 +91,8 @@ class GitHandler(BaseHTTPRequestHandler):
         body = self.body()
         self.double.requests.append((self.command, self.path))
         self.double.headers.append(dict(self.headers))
+        if any(self.sign()):
+            self.double.shown.append((self.path, *self.sign()))
         self.double.gate.wait(30)
         if not self.turned_away():
             self.serve(body)
@@ -94,7 +102,7 @@ class GitHandler(BaseHTTPRequestHandler):
     def turned_away(self) -> bool:
         if self.double.deny:
             self.answer(self.double.deny, b"no")
-        elif self.double.require and not self.signed_in():
+        elif not self.may_pass():
             self.answer(401, b"who are you?", {"WWW-Authenticate": 'Basic realm="git"'})
         elif target := self.redirected():
             self.answer(301, b"", {"Location": target})
@@ -102,9 +110,30 @@ class GitHandler(BaseHTTPRequestHandler):
             return False
         return True
 
+    def may_pass(self) -> bool:
+        hidden = self.hidden()
+        return (not self.double.require or self.signed_in()) and (hidden is None or self.opens(hidden))
+
     def signed_in(self) -> bool:
         expected = base64.b64encode(":".join(self.double.require).encode()).decode()
         return self.headers.get("Authorization") == f"Basic {expected}"
+
+    def sign(self) -> tuple[str, str]:
+        """User (empty for a bearer) and secret that were shown."""
+        kind, _, value = self.headers.get("Authorization", "").partition(" ")
+        if kind != "Basic":
+            return "", value
+        user, _, secret = base64.b64decode(value).decode().partition(":")
+        return user, secret
+
+    def hidden(self) -> str | None:
+        """The private repository that git asks for, if it is one."""
+        path = unquote(self.path)
+        return next((name for name in self.double.private if path.startswith((f"/{name}/", f"/{name}.git/"))), None)
+
+    def opens(self, repo: str) -> bool:
+        """Whether what was shown is a right to it."""
+        return repo in self.double.rights.get(self.sign()[1], ())
 
     def redirected(self) -> str | None:
         for begin, target in self.double.redirects.items():
@@ -160,6 +189,8 @@ class GitHandler(BaseHTTPRequestHandler):
 
     def answer(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
+        if self.double.cookie and any(self.sign()):
+            self.send_header("Set-Cookie", f"{self.double.cookie}; Path=/")
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))

@@ -6,7 +6,8 @@
     github.count("/api/")       # questions asked of the API
 
 On demand: `github.quota = 0` is the rate limit (`github.reset` says until when); `github.api_status = 503` a bad day;
-`github.private.add("o/r")` hides a repository from those without `github.token`, `github.moved["o/old"] = "o/r"`.
+`github.private.add("o/r")` hides a repository from those without `github.token` or a right to it (`github.rights`),
+`github.moved["o/old"] = "o/r"`; `github.scopes["a-token"] = "repo"` makes that a classic token.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class GitHubDouble(GitServer):
         self.retry_after = 0
         self.api_status = 0
         self.token = "the-token"
-        self.private: set[str] = set()
+        self.scopes: dict[str, str] = {}
         self.moved: dict[str, str] = {}
         super().__init__(root, handler=GitHubHandler)
         self.api = f"{self.url}/api"
@@ -47,22 +48,25 @@ class GitHubHandler(GitHandler):
     def serve(self, body: bytes) -> None:
         if self.path.startswith("/api/"):
             self.api(unquote(urlsplit(self.path).path).removeprefix("/api/repos/"))
-        elif any(self.path.startswith(f"/{name}") for name in self.double.private):
-            self.answer(401, b"", {"WWW-Authenticate": 'Basic realm="GitHub"'})
         else:
             super().serve(body)
 
     def api(self, path: str) -> None:
+        if path == "/api/user":
+            self.user()
+            return
         owner, name, *question = path.split("/")
         repo = f"{owner}/{name}"
         if self.double.api_status:
             self.say(self.double.api_status, "having trouble")
+        elif (said := self.sign()[1]) and said != self.double.token and said not in self.double.rights:
+            self.say(401, "Bad credentials")
         elif self.double.quota <= 0 or self.double.retry_after:
             self.say(403, "API rate limit exceeded")
         elif repo in self.double.moved:
             there = "/".join([self.double.moved[repo], *question])
             self.answer(301, b"", {"Location": f"{self.double.url}/api/repos/{there}"})
-        elif not (self.double.root / repo).is_dir() or (repo in self.double.private and not self.knows_the_token()):
+        elif not (self.double.root / repo).is_dir() or (repo in self.double.private and not self.may_see(repo)):
             self.spend()
             self.say(404, "Not Found")
         elif question[0] == "commits":
@@ -70,8 +74,18 @@ class GitHubHandler(GitHandler):
         else:
             self.matching_refs(self.double.root / repo, "/".join(question[2:]))
 
-    def knows_the_token(self) -> bool:
-        return self.headers.get("Authorization") == f"Bearer {self.double.token}"
+    def user(self) -> None:
+        token = self.sign()[1]
+        if token not in self.double.rights:
+            self.say(401, "Bad credentials")
+            return
+        scopes = self.double.scopes.get(token)
+        told = {"X-OAuth-Scopes": scopes} if scopes is not None else {}
+        told["github-authentication-token-expiration"] = "2027-02-19 09:00:00 UTC"
+        self.answer(200, json.dumps({"login": f"owner-of-{token[:3]}"}).encode(), told)
+
+    def may_see(self, repo: str) -> bool:
+        return self.headers.get("Authorization") == f"Bearer {self.double.token}" or self.opens(repo)
 
     def commit(self, repo: Path, ref: str) -> None:
         names = [f"refs/heads/{ref}", f"refs/tags/{ref}", f"refs/{ref}", ref]

@@ -10,7 +10,9 @@ tests (http-record.gitlab.com.json at b9fad995), the bodies `404 Project Not Fou
     with GitLabDouble(root) as gitlab:
         Settings(hosts={"gl": {"api": gitlab.api, "url": gitlab.url}})
 
-On demand: `api_status`, `limited` (seconds), `private` (paths that only `token` shows), `revoked`.
+On demand: `api_status`, `limited` (seconds), `private` (paths that only `token` and `rights` show), `revoked`;
+`scopes["a-token"] = ["read_repository"]` is what a personal access token may do: without `api` or `read_api` it opens git and
+not the commits of the API (403 `insufficient_scope`); `GET /user` wants `read_user` or those.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ class GitLabDouble(GitServer):
         self.limited = 0
         self.token = "glpat-the-token"
         self.revoked = False
-        self.private: set[str] = set()
+        self.scopes: dict[str, list[str]] = {}
         super().__init__(root, handler=GitLabHandler)
         self.api = f"{self.url}/api/v4"
 
@@ -46,12 +48,11 @@ class GitLabHandler(GitHandler):
     double: GitLabDouble
 
     def serve(self, body: bytes) -> None:
-        if self.path.startswith("/api/v4/projects/"):
+        if self.path in ("/api/v4/user", "/api/v4/personal_access_tokens/self"):
+            self.own(self.path.rpartition("/")[2])
+        elif self.path.startswith("/api/v4/projects/"):
             self.api(self.path.removeprefix("/api/v4/projects/"))
-        elif (
-            self.is_hidden(self.path.lstrip("/").partition(".git")[0])
-            or not self.double.root.joinpath(unquote(self.path.partition(".git")[0].lstrip("/")) + ".git").is_dir()
-        ):
+        elif not self.double.root.joinpath(unquote(self.path.partition(".git")[0].lstrip("/")) + ".git").is_dir():
             self.answer(401, b"HTTP Basic: Access denied.", {"WWW-Authenticate": 'Basic realm="GitLab"'})
         else:
             super().serve(body)
@@ -64,14 +65,39 @@ class GitLabHandler(GitHandler):
             self.say(self.double.api_status, "having trouble")
         elif self.double.limited:
             self.say(429, "Retry later", {"Retry-After": str(self.double.limited), "RateLimit-Remaining": "0"})
-        elif token and (self.double.revoked or token != f"Bearer {self.double.token}"):
+        elif token and not self.is_known():
             self.say(401, "401 Unauthorized")
-        elif not (self.double.root / f"{project}.git").is_dir() or (self.is_hidden(project) and not token):
+        elif token and not self.may("read_api"):
+            self.say(403, "insufficient_scope")
+        elif not (self.double.root / f"{project}.git").is_dir() or (
+            self.is_hidden(project) and token != f"Bearer {self.double.token}" and not self.opens(project)
+        ):
             self.say(404, "404 Project Not Found")
         elif not question.startswith("repository/commits/") or "/" in question.removeprefix("repository/commits/"):
             self.say(404, "404 Not Found")
         else:
             self.commit(self.double.root / f"{project}.git", unquote(question.removeprefix("repository/commits/")))
+
+    def is_known(self) -> bool:
+        token = self.sign()[1]
+        return not self.double.revoked and (token == self.double.token or token in self.double.rights)
+
+    def may(self, scope: str) -> bool:
+        scopes = self.double.scopes.get(self.sign()[1], ["api"])
+        return bool({scope, "api", *(["read_api"] if scope == "read_user" else [])} & set(scopes))
+
+    def own(self, what: str) -> None:
+        """Whose token it is, and what it may do."""
+        token = self.sign()[1]
+        if not self.is_known():
+            self.say(401, "401 Unauthorized")
+        elif what == "self":
+            row = {"name": "Anybinder", "scopes": self.double.scopes.get(token, ["api"]), "expires_at": "2027-02-19"}
+            self.answer(200, json.dumps(row).encode())
+        elif self.may("read_user"):
+            self.answer(200, json.dumps({"id": 1, "username": f"owner-of-{token[:3]}"}).encode())
+        else:
+            self.say(403, "insufficient_scope")
 
     def is_hidden(self, project: str) -> bool:
         return unquote(project) in self.double.private
