@@ -253,7 +253,14 @@ def to_sweep(service: Service, backend: backends.Backend) -> Iterator[tuple[Conn
     if not backend.asks_for_account:
         yield None, account(service, backend, None, base.Purpose.REAP)
         return
-    query = sa.select(Connection).where(Connection.target == target_of(backend.name), Connection.erased_at.is_(None))
+    other = orm.aliased(Connection)
+    bought = (
+        sa.select(Order.id)
+        .join(other, other.id == Order.connection_id)
+        .where(other.person == Connection.person, other.target == Connection.target)
+    )  # an order is written before anything is bought: nobody's account is looked into for nothing
+    living = Connection.target == target_of(backend.name), Connection.erased_at.is_(None), bought.exists()
+    query = sa.select(Connection).where(*living)
     with service.db.reading() as session:
         found = list(session.scalars(query))
     for connection in found:
@@ -329,45 +336,6 @@ def used(
                 outcome=outcome,
             )
         )
-
-
-def uses(
-    service: Service, person: people.Person, *, limit: int = 200, before: int | None = None, sweeps: bool = True
-) -> list[Use]:
-    """What was done with what this person has entrusted to us, the newest first; `before` the use of this id.
-
-    Without `sweeps`, the looks for leftovers that found the account as it should be are left out.
-    """
-    query = sa.select(Use).where(Use.person == person.id)
-    if before is not None:
-        query = query.where(Use.id < before)
-    if not sweeps:
-        query = query.where(sa.or_(Use.what != "sweep", Use.outcome != ""))
-    with service.db.reading() as session:
-        return list(session.scalars(query.order_by(Use.id.desc()).limit(limit)))
-
-
-def last_used(service: Service, person: people.Person) -> dict[str, dt.datetime]:
-    """When each of this person's targets was last signed in to, by target; what they told anew counts with what they told
-    before."""
-    query = (
-        sa.select(Connection.target, sa.func.max(Use.at, type_=Use.at.type))
-        .join(Use, Use.connection_id == Connection.id)
-        .where(Connection.person == person.id)
-        .group_by(Connection.target)
-    )
-    with service.db.reading() as session:
-        return {row[0]: row[1] for row in session.execute(query)}
-
-
-def running_on(service: Service, person: people.Person, target: str) -> list[Launch]:
-    """Launches that still need what this person has connected there, also by what they told before."""
-    theirs = sa.select(Connection.id).where(Connection.person == person.id, Connection.target == target)
-    bought = sa.select(Order.launch_id).where(Order.connection_id.in_(theirs), Order.closed_at.is_(None))
-    needs = sa.or_(Launch.connection_id.in_(theirs), Launch.repo_connection_id.in_(theirs))
-    query = sa.select(Launch).where(sa.or_(sa.and_(needs, Launch.state != State.STOPPED), Launch.id.in_(bought)))
-    with service.db.reading() as session:
-        return list(session.scalars(query.order_by(Launch.created_at.desc())))
 
 
 # --- within ---------------------------------------------------------------------------------------------------------

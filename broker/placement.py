@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import sqlalchemy as sa
 
-from broker import backends, connections, errors, resources
+from broker import admission, backends, connections, errors, resources
 from broker.models import Launch
 from broker.people import Person
 from broker.service import Service
@@ -28,6 +28,8 @@ class Place:
     """Why it cannot be chosen, in a sentence; None where it can."""
     connect: str
     """Where this person connects or mends their own account; empty where none is needed or can be used."""
+    connected: bool
+    """They have an account of theirs connected there, whether it works or not."""
     confined: bool
     """False where it runs as the person, with all they may do."""
     price_per_hour: Decimal | None
@@ -72,6 +74,7 @@ def _place(service: Service, person: Person, backend: backends.Backend) -> Place
         title=backend.title,
         closed=_closed(service, person, backend),
         connect=_connect(person, backend),
+        connected=connections.for_backend(service, person, backend) is not None,
         confined=backend.provider.confined,
         price_per_hour=Decimal(0) if local else None,
         ready_seconds=_usual_seconds(service, backend.name),
@@ -84,7 +87,8 @@ def _closed(service: Service, person: Person, backend: backends.Backend) -> str 
 
 def _connect(person: Person, backend: backends.Backend) -> str:
     """Also where machines cannot be started yet: an account can be connected and checked all the same."""
-    usable = backend.asks_for_account and not person.anonymous and backend.kinds_for(person)
+    admitted = not person.anonymous and admission.admits(backend.setting.open_to, person)
+    usable = backend.asks_for_account and admitted and backend.kinds_for(person)
     return f"/connect/{backend.name}" if usable else ""
 
 

@@ -40,10 +40,7 @@ class RateLimit:
         most, self.what = chosen.rate_limit if most is None else most, what
         self.seconds = seconds or chosen.rate_limit_seconds
         self._item = RateLimitItemPerSecond(most, self.seconds) if most else None
-        redis = chosen.redis_url.get_secret_value()
-        address = f"redis+{redis}" if redis.startswith("unix:") else redis
-        self._storage = storage.storage_from_string(address or "memory://", wrap_exceptions=True)
-        self._limiter = strategies.FixedWindowRateLimiter(self._storage)
+        self._limiter = _limiter(chosen)
 
     def charge(self, client: str) -> Charged | None:
         """Count one request of this client. None where nothing is limited. May ask Redis; without it all may pass."""
@@ -62,3 +59,26 @@ class RateLimit:
             reset=int(window.reset_time),
             exceeded=not passed,
         )
+
+
+class Allowance:
+    """How often one person may do something that has us ask others. One a process; processes that share Redis share it."""
+
+    def __init__(self, chosen: settings.Settings, use: str, amount: int, seconds: int) -> None:
+        self._use = use
+        self._item = RateLimitItemPerSecond(amount, seconds)
+        self._limiter = _limiter(chosen)
+
+    def spend(self, person_id: str) -> bool:
+        """Whether this person may do it once more now. May ask Redis; without it all may."""
+        try:
+            return self._limiter.hit(self._item, self._use, person_id)
+        except errors.StorageError as error:
+            log.warning("rate_limit_unreachable", error=type(error.storage_error).__name__)
+            return True
+
+
+def _limiter(chosen: settings.Settings) -> strategies.FixedWindowRateLimiter:
+    redis = chosen.redis_url.get_secret_value()
+    address = f"redis+{redis}" if redis.startswith("unix:") else redis
+    return strategies.FixedWindowRateLimiter(storage.storage_from_string(address or "memory://", wrap_exceptions=True))

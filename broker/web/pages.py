@@ -110,7 +110,7 @@ def form(
     problems = {**filled.problems(), **_unknown_places(filled, places), **(wrong.sentences if wrong else {})}
     context = {
         "typed": filled.typed,
-        "here_again": filled.link(),
+        "again_at": {place.name: views.Filled(**{**filled.typed, "backend": place.name}).link() for place in offered},
         "places": offered,
         "chosen": _chosen(offered, filled.typed["backend"]),
         "running": launches.listed(at, person, running=True),

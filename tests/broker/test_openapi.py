@@ -28,6 +28,12 @@ OPERATIONS = (
     ("GET", "/api/backends"),
     ("POST", "/api/keys"),
     ("POST", "/api/reap"),
+    ("GET", "/api/me"),
+    ("GET", "/api/tokens"),
+    ("POST", "/api/tokens"),
+    ("DELETE", "/api/tokens/{token_id}"),
+    ("POST", "/api/device"),
+    ("POST", "/api/device/token"),
     ("POST", "/agent/enrol"),
     ("POST", "/agent/report"),
     ("GET", "/build/{prefix}/{spec}"),
@@ -37,6 +43,8 @@ OPERATIONS = (
     ("GET", "/metrics"),
     ("GET", "/.well-known/openid-configuration"),
     ("GET", "/.well-known/jwks.json"),
+    ("GET", "/.well-known/anybinder-probe/{nonce}"),
+    ("GET", "/api/connections"),
 )
 
 

@@ -54,6 +54,16 @@ addEventListener("pageshow", () => {
   go.textContent = "Launch";
 });
 
+// Connecting an account leads back to the form as it is filled by then.
+for (const link of document.querySelectorAll("a[data-next]")) {
+  link.addEventListener("click", () => {
+    const filled = [...new FormData(form)].filter(([, value]) => typeof value === "string" && value.trim());
+    const typed = new URLSearchParams(filled);
+    typed.set("backend", link.dataset.next);
+    link.search = `?${new URLSearchParams({ next: `/?${typed}` })}`;
+  });
+}
+
 const KEY = "anybinder.recent";
 
 function recent() {
