@@ -93,7 +93,7 @@ def begin(
 @router.post("/device/token")
 def collect(
     at: deps.At,
-    device_code: Annotated[str, Form(max_length=200)],
+    device_code: Annotated[str, Form(max_length=200)] = "",
     grant_type: Annotated[str, Form(max_length=100)] = DEVICE_GRANT,
     client_id: Annotated[str, Form(max_length=200)] = "",  # noqa: ARG001
 ) -> JSONResponse:
