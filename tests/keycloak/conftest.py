@@ -93,7 +93,7 @@ class AtKeycloak:
         """The provider's own way out, as one would find it there."""
         page.goto(f"{self.server.issuer(self.realm)}/protocol/openid-connect/logout")
         page.get_by_role("button", name="Logout").click()
-        page.get_by_text("You are logged out").wait_for()
+        page.get_by_role("heading", name="You are logged out").wait_for()
 
     def agree_to_leave(self, page: Page) -> None:
         """Keycloak asks no more of those who come with their ID token."""
@@ -174,6 +174,11 @@ class Site:
 
     def signed_in(self, page: Page) -> bool:
         return page.request.get(f"{self.url}/api/launches").ok
+
+    def said(self, way: str) -> str:
+        """What broker and provider wrote down, for a test that fails."""
+        at = self.ways[way]
+        return self.broker.log() + (at.server.log.read_text() if isinstance(at, AtNode) else "")
 
     def repository(self, name: str, files: dict[str, Any]) -> str:
         """Its address. Made when it is first asked for."""

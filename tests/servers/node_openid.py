@@ -21,7 +21,7 @@ from broker import settings
 from tests import servers
 from tests.waiting import until
 
-PACKAGES = {"oidc-provider": "9.13.3"}  # runs on Debian's Node.js and on later ones
+PACKAGES = {"oidc-provider": "8.8.1"}  # the last that runs on Node.js 18, which Debian 12 has
 FOLDER = Path(__file__).resolve().parent.parent.parent / ".work" / "node-openid"
 PROGRAM = Path(__file__).with_suffix(".mjs")
 FETCH_SECONDS = 300
@@ -33,6 +33,7 @@ class NodeOpenid:
 
     url: str
     people: Path
+    log: Path
 
     def put_in(self, person: str, groups: Sequence[str]) -> None:
         """These are this person's groups from now on."""
@@ -73,7 +74,7 @@ def running(*, client_id: str, client_secret: str, broker: str, name: str) -> It
         assert server.stdin
         server.stdin.write(json.dumps(told))
         server.stdin.close()
-        made = NodeOpenid(url=f"http://127.0.0.1:{port}", people=people)
+        made = NodeOpenid(url=f"http://127.0.0.1:{port}", people=people, log=Path(folder, "log"))
         try:
             until(lambda: made.answers() or server.poll() is not None, seconds=30, what="the provider answers")
             assert server.poll() is None, Path(folder, "log").read_text()
