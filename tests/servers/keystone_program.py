@@ -59,6 +59,9 @@ remote_id_attribute = HTTP_OIDC_ISS
 default_authorization_ttl = 60
 [cache]
 enabled = false
+[identity]
+# the fewest: nobody guesses here
+password_hash_rounds = 4
 """
 
 

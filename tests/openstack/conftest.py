@@ -1,0 +1,125 @@
+"""A real Keystone for the whole run, and a broker whose keys it can ask for over HTTP."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from broker import backends, connections, people, service, settings
+from broker.models import Connection
+from broker.web import issuer
+from providers import base
+from tests.servers import keystone
+from tests.servers.keystone import ApplicationCredential, Keystone, User
+from tests.waiting import until
+
+BROKER = "anybinder"
+"""What Keystone calls the broker as an identity provider."""
+
+
+@pytest.fixture(scope="session")
+def cloud() -> Iterator[Keystone]:
+    with keystone.running() as server:
+        yield server
+
+
+class Account:
+    """Somebody with a project of their own in the cloud."""
+
+    def __init__(self, cloud: Keystone, role: str = "member") -> None:
+        self.cloud, self.user, self.project = cloud, cloud.new_user("ada"), cloud.new_project("paleo")
+        cloud.grant(self.user, self.project, role)
+
+    def credential(self, **told: Any) -> ApplicationCredential:
+        """An application credential of theirs; see Keystone.application_credential."""
+        return self.cloud.application_credential(self.user, self.project, **told)
+
+    @property
+    def owner(self) -> User:
+        return self.user
+
+
+@pytest.fixture
+def ada(cloud: Keystone) -> Account:
+    return Account(cloud)
+
+
+class Campus:
+    """A broker with this one backend, whose key list is really served."""
+
+    def __init__(self, at: service.Service) -> None:
+        self.at = at
+
+    @property
+    def backend(self) -> backends.Backend:
+        return backends.named(self.at, "cloud")
+
+    def connect(self, kind: str, **typed: str) -> Connection:
+        """As the one local person."""
+        found = self.backend.provider.kinds
+        target = connections.target_of("cloud")
+        return connections.connect(self.at, people.LOCAL, target, found, kind, typed)
+
+    def check(self, connection: Connection) -> Connection:
+        return connections.check(self.at, people.LOCAL, connection.id)
+
+    def account(self, connection: Connection, purpose: base.Purpose = base.Purpose.LAUNCH) -> base.Credential:
+        return connections.account(self.at, self.backend, connection, purpose, fresh=True).credential
+
+    def later(self, **by: float) -> Campus:
+        """The same broker with its clock moved."""
+        moved = dt.timedelta(**by)
+        return Campus(replace(self.at, now=lambda: dt.datetime.now(dt.UTC) + moved))
+
+
+@pytest.fixture
+def make_campus(cloud: Keystone, tmp_path: Path) -> Iterator[Callable[..., Campus]]:
+    """Brokers with what else the backend's configuration says; each an issuer with an address of its own."""
+    with ExitStack() as stack:
+
+        def make(name: str = "home", **configuration: str) -> Campus:
+            told = {"auth_url": cloud.url, "region": keystone.REGION, **configuration}
+            setting = settings.BackendSetting(name="cloud", provider="openstack", configuration=told)
+            port = settings.free_port()
+            at = service.build(settings.Settings(home=tmp_path / name, port=port, backends=(setting,)))
+            stack.callback(at.close)
+            stack.enter_context(served(at, port))
+            return Campus(at)
+
+        yield make
+
+
+@pytest.fixture
+def campus(make_campus: Callable[..., Campus]) -> Campus:
+    return make_campus()
+
+
+@contextmanager
+def served(at: service.Service, port: int) -> Iterator[None]:
+    """What clouds read of this broker, on the port that its tokens name."""
+    app = FastAPI()
+    app.state.service = at
+    app.include_router(issuer.router)
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started, what="the issuer answers")
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+def soon(**by: float) -> str:
+    """An instant from now on, as Keystone takes it."""
+    return (dt.datetime.now(dt.UTC) + dt.timedelta(**by)).strftime("%Y-%m-%dT%H:%M:%S")
