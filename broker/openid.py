@@ -167,17 +167,16 @@ def identity_of(service: Service, issuer: str) -> settings.IdentitySetting | Non
 
 
 class Client:
-    """One errand of ours at one identity provider: all its requests together take `seconds` at most. Made for each errand.
+    """One errand of ours at one identity provider: all its requests together take `seconds` at most, else
+    `openid_web.SECONDS`. Made for each errand.
 
     Every method that asks raises Unavailable and Refused.
     """
 
-    def __init__(
-        self, service: Service, identity: settings.IdentitySetting, *, seconds: float = openid_web.SECONDS
-    ) -> None:
+    def __init__(self, service: Service, identity: settings.IdentitySetting, *, seconds: float | None = None) -> None:
         self._service, self._identity = service, identity
         self._title = identity.title or identity.name
-        self._web = openid_web.Web(self._title, seconds)
+        self._web = openid_web.Web(self._title, openid_web.SECONDS if seconds is None else seconds)
         self._kept: dict[str, Any] = service.identities.setdefault(identity.issuer, {})
 
     # --- signing in -------------------------------------------------------------------------------------------------
@@ -509,6 +508,15 @@ def renew(service: Service, sign_in: SignIn) -> dict[str, Any]:
     return claims
 
 
+def forget_spent(service: Service) -> None:
+    """Keep no access token in memory that has run out. May be repeated."""
+    tokens: dict[str, tuple[dt.datetime, str]] = service.identities.setdefault("access", {})
+    locks: dict[str, threading.Lock] = service.identities.setdefault("locks", {})
+    for sign_in_id in [each for each, (until, _) in list(tokens.items()) if until <= service.now()]:
+        tokens.pop(sign_in_id, None)
+        locks.pop(sign_in_id, None)
+
+
 def granted(service: Service, sign_in_id: str) -> _Grant:
     """What renews this sign-in. Raises NotRenewable, Unsealable."""
     with service.db.reading() as session:
@@ -542,7 +550,7 @@ def _keys(told: Any) -> list[Any]:
         if isinstance(each, dict) and each.get("kty") in KEY_TYPES.values() and each.get("use", "sig") == "sig":
             try:
                 found.append(JWKRegistry.import_key(each))
-            except (jose.JoseError, ValueError, TypeError):
+            except (jose.JoseError, LookupError, ValueError, TypeError):
                 continue
     return found
 

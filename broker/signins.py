@@ -109,6 +109,7 @@ def end_by_provider(service: Service, told: openid.LoggedOut) -> int:
 
 def purge(service: Service) -> int:
     """Delete sign-ins that are over, and what renewed them; how many. Runs by itself; may be repeated."""
+    openid.forget_spent(service)
     return _ended(service, ~sa.and_(*_lasting(service)))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
@@ -52,9 +51,9 @@ def safe_next(asked: str) -> str:
         return "/"
     if parts.scheme or parts.netloc:
         return "/"
-    path = posixpath.normpath(unquote(parts.path)).lower()
-    first = path.lstrip("/").partition("/")[0]
-    return "/" if first in ("login", "logout") or path.startswith("//") else asked
+    names = unquote(parts.path).lower().split("/")[1:]
+    round_about = names[0] in ("login", "logout") or "." in names or ".." in names
+    return "/" if round_about else asked
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -216,8 +216,8 @@ class OpenIdDouble:
         if self.says_error:
             return f"{asked['redirect_uri']}?{urlencode({'error': self.says_error, **back})}"
         code, sid = secrets.token_urlsafe(24), secrets.token_hex(8)
-        fresh = asked.get("prompt") == "login" or (self.heeds_max_age and "max_age" in asked)
-        ago = min(self.authenticated_ago, float(asked.get("max_age", 0))) if fresh else self.authenticated_ago
+        too_old = self.heeds_max_age and self.authenticated_ago > float(asked.get("max_age", "inf"))
+        ago = 0.0 if too_old or asked.get("prompt") == "login" else self.authenticated_ago
         self._codes[code] = {**asked, "who": self.who, "sid": sid, "auth_time": self.time() - int(ago)}
         self.sessions[sid] = self.who
         self.tokens.append(code)
