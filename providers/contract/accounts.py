@@ -63,7 +63,7 @@ class AccountContract(Fixtures):
         names = [kind.name for kind in provider.kinds]
         assert names
         assert len(names) == len(set(names))
-        assert all(re.fullmatch(r"[a-z][a-z0-9-]{0,31}", name) for name in names)
+        assert all(re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", name) for name in names)
         assert all(kind.title for kind in provider.kinds)
 
     def test_every_field_of_a_connection_can_be_filled_in(self, provider):
