@@ -1,14 +1,16 @@
-"""How the command line talks to the running broker of this state folder. Standard library only: it must start fast."""
+"""How the command line talks to the running broker of this state folder, or to a hub elsewhere. Standard library only: it
+must start fast."""
 
 from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterator
+import ssl
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode, urlsplit
 
 ADDRESS_FILE = "broker.json"
 ANSWER_SECONDS = 120  # resolving a repository on a slow host may take a minute
@@ -27,6 +29,10 @@ class NotRunning(Exception):
     """No broker is running for this state folder. Start one with `anybinder up`."""
 
 
+class Unreachable(NotRunning):
+    """A hub elsewhere does not answer, or is not who it says it is."""
+
+
 @dataclass(frozen=True)
 class Client:
     """One broker, and the key to it."""
@@ -34,12 +40,19 @@ class Client:
     host: str
     port: int
     key: str = field(repr=False)
+    hub: str = ""
+    """The address of a hub elsewhere; empty for the broker of this state folder."""
 
     def call(self, method: str, path: str, body: object = None) -> Any:
         """One request; the JSON of its answer. Raises Refused, NotRunning."""
         answer = self._ask(method, path, body, accept="application/json", seconds=ANSWER_SECONDS)
         text = answer.read()
         return json.loads(text) if text else None
+
+    def form(self, path: str, sent: Mapping[str, str]) -> Any:
+        """The same, of a form that shows no key: for logging in."""
+        text = urlencode(sent)
+        return json.loads(self._ask("POST", path, text, accept="application/json", seconds=ANSWER_SECONDS).read())
 
     def events(self, launch_id: str, *, after: int = 0, to_the_end: bool = False) -> Iterator[dict[str, Any]]:
         """The lines of a launch as they are written. A dropped stream is taken up where it was; raises as `call`."""
@@ -57,23 +70,45 @@ class Client:
     def find(self, name_or_id: str) -> dict[str, Any]:
         """The launch of this id, or the newest of this name. Raises Refused with a sentence."""
         launches: list[dict[str, Any]] = self.call("GET", "/api/launches")
-        launches += self.call("GET", "/api/launches?everyone=true")
+        if not self.hub:
+            launches += self.call("GET", "/api/launches?everyone=true")
         for launch in launches:
             if name_or_id in (launch["id"], launch["name"]):
                 return launch
         raise Refused(404, f"There is no launch “{name_or_id}”. `anybinder list` shows yours.", "not_found")
 
     def _ask(self, method: str, path: str, body: object, *, accept: str, seconds: float) -> http.client.HTTPResponse:
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=seconds)
-        headers = {"Authorization": f"Bearer {self.key}", "Accept": accept, "Content-Type": "application/json"}
+        connection = self._connection(seconds)
+        form = isinstance(body, str)
+        headers = {
+            "Accept": accept,
+            "Content-Type": "application/x-www-form-urlencoded" if form else "application/json",
+        }
+        headers |= {"Authorization": f"Bearer {self.key}"} if self.key else {}
         try:
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            connection.request(method, path, body if body is None or form else json.dumps(body), headers)
             answer = connection.getresponse()
-        except OSError as error:
-            raise NotRunning from error
-        if answer.status >= 400:
+        except (OSError, http.client.HTTPException) as error:
+            raise self._silent(error) from error
+        if answer.status >= 300:  # a redirect is not followed: our key is for nobody else
             raise _refusal(answer)
         return answer
+
+    def _connection(self, seconds: float) -> http.client.HTTPConnection:
+        if self.hub.startswith("https:"):
+            context = ssl.create_default_context()
+            return http.client.HTTPSConnection(self.host, self.port, timeout=seconds, context=context)
+        return http.client.HTTPConnection(self.host, self.port, timeout=seconds)
+
+    def _silent(self, error: Exception) -> NotRunning:
+        if not self.hub:
+            return NotRunning()
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return Unreachable(
+                f"{self.hub} shows a certificate that cannot be trusted ({error.verify_message}). Nothing was sent to it."
+            )
+        why = getattr(error, "strerror", None) or type(error).__name__
+        return Unreachable(f"{self.hub} does not answer ({why}).")
 
 
 def running(home: Path) -> Client:
@@ -85,6 +120,13 @@ def running(home: Path) -> Client:
         raise NotRunning from error
     client.call("HEAD", "/health")
     return client
+
+
+def elsewhere(url: str, key: str = "") -> Client:
+    """The hub at this address (`hubs.address`). Asks nothing yet."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return Client(host=parts.hostname or "", port=port, key=key, hub=url)
 
 
 def _refusal(answer: http.client.HTTPResponse) -> Refused:

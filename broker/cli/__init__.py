@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from broker import client
+from broker import client, hubs
 from broker.home import default_home
 
 app = typer.Typer(
@@ -23,6 +23,15 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for scripts.")]
 Name = Annotated[str, typer.Argument(metavar="LAUNCH", help="Id or name; `anybinder list` shows them.")]
+Hub = Annotated[
+    str | None,
+    typer.Option(
+        "--hub",
+        metavar="URL",
+        help="A hub you are logged in to; `local` is this computer. [default: the broker that runs here, else the hub of the "
+        "last login]",
+    ),
+]
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Open no browser.")]
 
 
@@ -42,16 +51,28 @@ def told() -> Iterator[None]:
     """Turn a refusal into its sentence and exit status 1."""
     try:
         yield
-    except (client.Refused, client.NotRunning) as error:
+    except (client.Refused, client.NotRunning, hubs.BadAddress) as error:
         give_up(str(error) or "No broker is running here. Start one with `anybinder up`.")
 
 
-def broker() -> client.Client:
-    """The running broker of this state folder."""
-    try:
-        return client.running(default_home())
-    except client.NotRunning:
-        give_up("No broker is running here. Start one with `anybinder up`.")
+def broker(hub: str | None = None) -> client.Client:
+    """What a command speaks to; ends with a sentence where there is nothing."""
+    return reached(hub) or give_up("No broker is running here. Start one with `anybinder up`.")
+
+
+def reached(hub: str | None, *, quiet: bool = False) -> client.Client | None:
+    """The hub that is named; without one the broker that runs here, else the hub of the last login. None where none is."""
+    home = default_home()
+    if hub not in (None, "local"):
+        url = hubs.address(hub)
+        found = hubs.find(home, url) or give_up(f"You are not logged in there. `anybinder login {url}` does it.")
+        return client.elsewhere(url, found.token)
+    with suppress(client.NotRunning):
+        return client.running(home)
+    known = hubs.known(home) if hub is None else []
+    if known and not quiet:
+        say(f"At {known[0].url}.")
+    return client.elsewhere(known[0].url, known[0].token) if known else None
 
 
 # --- running a broker -----------------------------------------------------------------------------------------------
@@ -136,6 +157,7 @@ def launch(
     memory: Annotated[str | None, typer.Option(help="Memory it needs, like 4G or 512M.")] = None,
     disk: Annotated[str | None, typer.Option(help="Disk it needs, like 20G.")] = None,
     gpu: Annotated[int | None, typer.Option(help="GPUs it needs.")] = None,
+    hub: Hub = None,
     no_browser: NoBrowser = False,
     as_json: Json = False,
 ) -> None:
@@ -145,17 +167,18 @@ def launch(
     wish = {"repo": repo, "ref": ref, "backend": on, "path": path, "name": name, "consent": True}
     wish |= {"hours": hours, "cpu": cpu, "memory": memory, "disk": disk, "gpu": gpu}
     with told():
-        launching.launch(wish, browser=not no_browser and not as_json, as_json=as_json)
+        launching.launch(wish, hub=hub, browser=not no_browser and not as_json, as_json=as_json)
 
 
 @app.command("list")
 def list_(
     everyone: Annotated[bool, typer.Option(help="Those of visitors too, which links launched.")] = False,
+    hub: Hub = None,
     as_json: Json = False,
 ) -> None:
     """My launches, newest first."""
     with told():
-        found = broker().call("GET", f"/api/launches?everyone={str(everyone).lower()}")
+        found = broker(hub).call("GET", f"/api/launches?everyone={str(everyone).lower()}")
     if as_json:
         return _lines([{key: value for key, value in one.items() if key != "token"} for one in found])
     rows = [
@@ -178,10 +201,10 @@ def list_(
 
 
 @app.command()
-def logs(launch: Name, as_json: Json = False) -> None:
+def logs(launch: Name, hub: Hub = None, as_json: Json = False) -> None:
     """Everything a launch has said so far."""
     with told():
-        at = broker()
+        at = broker(hub)
         lines = at.call("GET", f"/api/launches/{at.find(launch)['id']}/events")
     if as_json:
         return _lines(lines)
@@ -191,10 +214,10 @@ def logs(launch: Name, as_json: Json = False) -> None:
 
 
 @app.command()
-def stop(launch: Name) -> None:
+def stop(launch: Name, hub: Hub = None) -> None:
     """End a launch; returns when the cloud says that it is gone."""
     with told():
-        at = broker()
+        at = broker(hub)
         found = at.find(launch)
         at.call("DELETE", f"/api/launches/{found['id']}")
         for line in at.events(found["id"], to_the_end=True):
@@ -203,10 +226,10 @@ def stop(launch: Name) -> None:
 
 
 @app.command()
-def backends(as_json: Json = False) -> None:
+def backends(hub: Hub = None, as_json: Json = False) -> None:
     """Where things can run, and why not where they cannot."""
     with told():
-        found = broker().call("GET", "/api/backends")
+        found = broker(hub).call("GET", "/api/backends")
     if as_json:
         return _lines(found)
     rows = [[one["name"], one["title"], _price(one["price_per_hour"]), one["closed"] or "open"] for one in found]
@@ -235,7 +258,8 @@ def _table(titles: list[str], rows: list[list[str]], empty: str) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-from broker.cli import images, keycloak  # noqa: E402 -- it uses what is above
+from broker.cli import account, images, keycloak, keys  # noqa: E402, F401 -- they use what is above
 
 app.add_typer(images.app, name="images")
 app.add_typer(keycloak.app, name="keycloak")
+app.add_typer(keys.app, name="keys")

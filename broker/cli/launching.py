@@ -15,15 +15,15 @@ import typer
 
 from broker import client
 from broker.browser import open_page
-from broker.cli import give_up, say
+from broker.cli import give_up, reached, say
 from broker.home import default_home
 
 STEPS = ("waiting", "fetching", "building", "launching", "ready")  # what a bar can show; the rest falls in between
 
 
-def launch(wish: dict[str, Any], *, browser: bool, as_json: bool) -> None:
+def launch(wish: dict[str, Any], *, hub: str | None = None, browser: bool, as_json: bool) -> None:
     """Launch and follow. Exits 0 when ready (or, attached to a terminal, when it is over) and 1 when it failed."""
-    at = _broker(quiet=as_json)
+    at = _broker(hub, quiet=as_json)
     found = at.call("POST", "/api/launches", {key: value for key, value in wish.items() if value is not None})
     if as_json:
         raise typer.Exit(_as_json(at, found))
@@ -42,14 +42,12 @@ def _attend(at: client.Client, found: dict[str, Any], *, browser: bool) -> None:
         _stay(at, found)
 
 
-def _broker(*, quiet: bool) -> client.Client:
-    home = default_home()
-    try:
-        return client.running(home)
-    except client.NotRunning:
-        if not quiet:
-            say("Starting a broker for as long as the launch lives.")
-        return _start(home)
+def _broker(hub: str | None, *, quiet: bool) -> client.Client:
+    if found := reached(hub, quiet=quiet):
+        return found
+    if not quiet:
+        say("Starting a broker for as long as the launch lives.")
+    return _start(default_home())
 
 
 def _start(home: Any) -> client.Client:
@@ -125,7 +123,9 @@ def _enter(at: client.Client, launch_id: str, *, browser: bool) -> None:
     found = at.call("GET", f"/api/launches/{launch_id}")
     say(f"Ready: {found['title']} at {found['commit'][:7]}, as “{found['name']}”.")
     print(f"{found['browser_url']}{'&' if '?' in found['browser_url'] else '?'}token={found['token']}", flush=True)
-    if browser:
+    if browser and at.hub:  # where the browser is signed in by itself
+        open_page(default_home(), f"{at.hub}/launches/{launch_id}/open")
+    elif browser:
         key = at.call("POST", "/api/keys")["key"]
         open_page(default_home(), f"http://localhost:{at.port}/launches/{launch_id}/open?key={key}")
 
