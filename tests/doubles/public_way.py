@@ -1,0 +1,101 @@
+"""The way to a broker from outside, on this computer: a name that only a proxy knows, a certificate, and TLS ended before it.
+
+with PublicWay("hub.uni.example", tmp_path) as way:
+    ANYBINDER_PUBLIC_URL=way.url, **way.environment     # for the broker: how it reaches its own address
+    way.port = …                                        # where the broker answers by plain HTTP
+    browser.new_context(proxy={"server": way.proxy}, ignore_https_errors=True)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import threading
+from pathlib import Path
+
+import trustme
+
+Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
+
+
+class PublicWay:
+    """Listens on two loopback ports: a proxy that leads to the one name, and what ends TLS behind it."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.url, self.port = name, f"https://{name}", 0
+        authority = trustme.CA()
+        self.certificates = folder / "authority.pem"
+        authority.cert_pem.write_to_path(self.certificates)
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert(name).configure_cert(self._context)
+        self._loop = asyncio.new_event_loop()
+        self._ready, self._ended = threading.Event(), asyncio.Event()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),), daemon=True)
+        self.asked: list[str] = []
+        self.proxy = ""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For a program that is to find the way."""
+        return {"HTTPS_PROXY": self.proxy, "SSL_CERT_FILE": str(self.certificates)}
+
+    def __enter__(self) -> PublicWay:
+        self._thread.start()
+        self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join(10)
+        self._loop.close()
+
+    async def _run(self) -> None:
+        inner = await asyncio.start_server(self._pass_on, "127.0.0.1", 0, ssl=self._context)
+        self._inner = inner.sockets[0].getsockname()[1]
+        outer = await asyncio.start_server(self._lead, "127.0.0.1", 0)
+        self.proxy = f"http://127.0.0.1:{outer.sockets[0].getsockname()[1]}"
+        self._ready.set()
+        async with inner, outer:
+            await self._ended.wait()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    async def _lead(self, reader: Reader, writer: Writer) -> None:
+        """A proxy that knows one name."""
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            asked = head.decode("latin-1").split(" ")[1]
+            self.asked.append(asked)
+            if asked != f"{self.name}:443":
+                writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+                writer.close()
+                return
+            writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+            await _join(reader, writer, self._inner)
+
+    async def _pass_on(self, reader: Reader, writer: Writer) -> None:
+        with contextlib.suppress(OSError):
+            await _join(reader, writer, self.port)
+
+
+async def _join(reader: Reader, writer: Writer, port: int) -> None:
+    """Both ways, until one of them ends."""
+    there, back = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        ways = [asyncio.ensure_future(_copy(reader, back)), asyncio.ensure_future(_copy(there, writer))]
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for way in ways:
+            way.cancel()
+    finally:
+        back.close()
+        writer.close()
+
+
+async def _copy(source: Reader, target: Writer) -> None:
+    with contextlib.suppress(OSError, ssl.SSLError):
+        while more := await source.read(65536):
+            target.write(more)
+            await target.drain()
