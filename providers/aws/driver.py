@@ -127,8 +127,10 @@ class AwsProvider(AccountsOnly, Provider):
 
     def _by_web_identity(self, connection: Connection, identity_token: str | None) -> Credential:
         account = connection.settings.get("account", "")
-        if not re.fullmatch(r"[0-9]{12}", account) or not identity_token:
+        if not re.fullmatch(r"[0-9]{12}", account):
             raise BadCredential("The number of the AWS account is missing. Connect the account again.")
+        if not identity_token:
+            raise BadCredential("This broker brought no token of its own, and nothing else opens the account.")
         role = guides.role_name(connection.purpose, connection.subject)
         asked = {
             "RoleArn": f"arn:{self.place.partition}:iam::{account}:role/{role}",

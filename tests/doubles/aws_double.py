@@ -115,7 +115,7 @@ class AwsDouble:
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=QuietHandler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
         return self
 
@@ -147,6 +147,10 @@ class AwsDouble:
     def silent(self, action: str) -> None:
         """The next call of this action is cut off without an answer, after it took effect or not at all."""
         self._faults.setdefault(action, []).append(None)
+
+    def principals(self) -> list[Principal]:
+        """Everybody who has keys that were made for a while."""
+        return [each for each in self._principals.values() if each.ends]
 
     @contextlib.contextmanager
     def held(self) -> Iterator[AwsDouble]:

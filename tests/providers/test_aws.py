@@ -1,0 +1,484 @@
+"""AWS: signing in, being narrowed, and being told what is missing, over a double that verifies as AWS does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import botocore.session
+import pytest
+from botocore.exceptions import ClientError
+
+from providers.aws import AwsProvider, clients, guides, narrowing
+from providers.base import Connection, Order, Purpose, Resources
+from providers.contract import AccountContract, Faults, ProviderContract
+from providers.errors import (
+    BadCredential,
+    InvalidOrder,
+    PermissionMissing,
+    ProviderUnavailable,
+)
+from tests.doubles.aws_double import ACCOUNT, ANYTHING
+from tests.providers.aws_account import BROKER, LAUNCH, REAP, SUBJECT, TAG, TRUST, OverAws, token
+
+
+class AwsFaults(Faults):
+    def __init__(self, aws):
+        self.aws = aws
+
+    def knows(self, fault, call):
+        return (fault, call) == ("unavailable", "sign_in")  # whichever of the two exchanges it is
+
+    def arrange(self, fault, call, *, times=1):
+        for exchange in ("AssumeRoleWithWebIdentity", "GetSessionToken"):
+            self.aws.fail(exchange, 503, "ServiceUnavailable", times=times)
+
+
+class TestAccounts(OverAws, AccountContract):
+    """The contract, of a provider that does not buy yet, without a key."""
+
+    test_it_introduces_itself = ProviderContract.test_the_class_introduces_itself_to_people
+    test_making_one_touches_no_network = ProviderContract.test_making_one_touches_no_network
+    test_a_missing_setting_is_refused = ProviderContract.test_a_missing_required_setting_is_refused_with_a_sentence
+
+    @pytest.fixture
+    def connection(self, account):
+        return LAUNCH
+
+    @pytest.fixture
+    def bad_connection(self, account):
+        return replace(LAUNCH, settings={"account": "999999999999"})
+
+    @pytest.fixture
+    def fresh_token(self, issuer):
+        return lambda connection: token(issuer, connection)
+
+    @pytest.fixture
+    def faults(self, aws):
+        return AwsFaults(aws)
+
+
+class TestAccountsWithAKey(TestAccounts):
+    @pytest.fixture
+    def connection(self, account, provider):
+        key, secret = account.access_key(provider.guide("access_key", TRUST, {}).download["anybinder-policy.json"])
+        return Connection(kind="access_key", settings={"access_key_id": key}, secret=secret, broker=BROKER)
+
+    @pytest.fixture
+    def bad_connection(self, connection):
+        return replace(connection, settings={"access_key_id": "AKIANOBODYNOBODY"})
+
+
+class TestSigningIn(OverAws):
+    def test_a_person_signs_in_without_a_key(self, provider, account, issuer):
+        found = provider.sign_in(LAUNCH, token(issuer))
+        assert found.who == f"arn:aws:sts::{ACCOUNT}:assumed-role/AnybinderLaunch-{SUBJECT}/anybinder-launch"
+        assert timedelta(minutes=14) < found.expires_at - datetime.now(UTC) <= timedelta(minutes=15)
+        assert found.reaches is None
+
+    def test_a_session_is_named_after_its_launch(self, provider, account, issuer):
+        assert provider.sign_in(replace(LAUNCH, tag=TAG), token(issuer)).who.endswith("/anybinder-launchlaunch")
+
+    def test_the_two_purposes_have_a_role_each(self, provider, account, issuer):
+        assert f"/AnybinderReap-{SUBJECT}/" in provider.sign_in(REAP, token(issuer, REAP)).who
+        with pytest.raises(BadCredential, match="AccessDenied"):
+            provider.sign_in(LAUNCH, token(issuer, REAP))
+
+    def test_somebody_else_cannot_open_these_roles(self, provider, account, issuer):
+        with pytest.raises(BadCredential, match=r"AccessDenied.*There is no role in this account that trusts"):
+            provider.sign_in(LAUNCH, token(issuer, sub="launch:somebodyelse"))
+
+    def test_two_people_may_connect_one_account(self, provider, account, issuer):
+        other = replace(TRUST, launch_subject="launch:other", reap_subject="reap:other")
+        template = provider.guide("web_identity", other, {}).download[guides.TEMPLATE]
+        with pytest.raises(ClientError, match="EntityAlreadyExists"):
+            account.deploy(template, "other")
+        account.deploy(template, "other", TrustsIssuerAlready="yes")
+        signed_in = provider.sign_in(replace(LAUNCH, subject="other"), token(issuer, sub="launch:other"))
+        assert "AnybinderLaunch-other" in signed_in.who
+
+    def test_who_deletes_the_stack_keeps_the_others_who_trust_the_issuer(self, provider, account, issuer):
+        account.delete()
+        with pytest.raises(BadCredential, match="AccessDenied"):
+            provider.sign_in(LAUNCH, token(issuer))
+        assert account.client("iam").list_open_id_connect_providers()["OpenIDConnectProviderList"]
+
+    def test_an_account_that_does_not_know_the_broker_says_so(self, provider, aws, issuer):
+        aws.account()
+        with pytest.raises(BadCredential, match=r"No OpenIDConnect provider.*does not know this broker"):
+            provider.sign_in(LAUNCH, token(issuer))
+
+    def test_session_tags_need_no_more_than_the_template(self, provider, account, issuer, aws):
+        claims = provider.assertion(LAUNCH, {"launch": "l1", "repo": "gh/o/r/HEAD?x=ü%", "backend": "aws"}).claims
+        provider.sign_in(LAUNCH, token(issuer, **claims))
+        (session,) = [each for each in aws.principals() if each.tags]
+        assert session.tags == {
+            "anybinder-launch": "l1",
+            "anybinder-repo": "gh/o/r/HEAD_x=ü_",
+            "anybinder-backend": "aws",
+        }
+
+    def test_only_the_kind_without_a_key_trades_a_token(self, provider):
+        assert provider.assertion(LAUNCH, {}).audience == "sts.amazonaws.com"
+        assert provider.assertion(Connection(kind="access_key"), {}) is None
+
+    def test_an_access_key_is_traded_at_once(self, provider, account, aws):
+        key, secret = account.access_key()
+        connection = Connection(kind="access_key", settings={"access_key_id": key}, secret=secret)
+        found = provider.sign_in(connection, None)
+        assert found.who == f"arn:aws:iam::{ACCOUNT}:user/anybinder"
+        assert found.secret["access_key_id"].startswith("ASIA")
+        assert secret not in found.secret.values()
+        with pytest.raises(BadCredential, match="SignatureDoesNotMatch"):
+            provider.sign_in(replace(connection, secret="x" * 40), None)
+        account.client("iam").update_access_key(UserName="anybinder", AccessKeyId=key, Status="Inactive")
+        with pytest.raises(BadCredential, match="InvalidClientTokenId"):
+            provider.sign_in(connection, None)
+
+    def test_what_was_traded_for_a_key_opens_no_iam(self, provider, account):
+        key, secret = account.access_key(ANYTHING)
+        found = provider.sign_in(Connection(kind="access_key", settings={"access_key_id": key}, secret=secret), None)
+        with pytest.raises(BadCredential):
+            clients.Caller(provider.place, found.secret).ask("iam", "ListUsers")
+
+    def test_a_profile_of_this_computer_signs_in(self, provider, account, home_with_profile):
+        found = provider.sign_in(Connection(kind="profile", settings={"profile": "work"}), None)
+        assert found.who == f"arn:aws:iam::{ACCOUNT}:user/anybinder"
+        for name, said in (("empty", "nothing to sign in with"), ("none", "ProfileNotFound")):
+            with pytest.raises(BadCredential, match=said):
+                provider.sign_in(Connection(kind="profile", settings={"profile": name}), None)
+
+    @pytest.fixture
+    def home_with_profile(self, account, tmp_path, monkeypatch):
+        key, secret = account.access_key()
+        (tmp_path / ".aws").mkdir()
+        text = f"[profile empty]\nregion = x\n[profile work]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n"
+        (tmp_path / ".aws" / "config").write_text(text)
+        monkeypatch.setenv("HOME", str(tmp_path))
+
+
+class TestRefusals(OverAws):
+    @pytest.mark.parametrize(
+        ("status", "code", "message", "meant", "said"),
+        [
+            (400, "InvalidIdentityToken", "Incorrect token audience", BadCredential, "another audience"),
+            (400, "InvalidIdentityToken", "Couldn't retrieve verification key", BadCredential, "cannot tell"),
+            (400, "InvalidIdentityToken", "", BadCredential, "does not take this broker's token"),
+            (400, "ExpiredTokenException", "Token expired", BadCredential, "had expired"),
+            (403, "IDPRejectedClaim", "used before", BadCredential, "fresh one"),
+            (400, "IDPCommunicationError", "timeout", ProviderUnavailable, "could not reach this broker"),
+            (403, "AccessDenied", "Not authorized", BadCredential, "no role in this account"),
+            (403, "RegionDisabledException", "", PermissionMissing, "Activate this region"),
+            (400, "PackedPolicyTooLarge", "", InvalidOrder, "too long"),
+            (400, "MalformedPolicyDocument", "", InvalidOrder, "wrong"),
+            (400, "ValidationError", "no such parameter", InvalidOrder, "error of ours"),
+            (400, "Throttling", "Rate exceeded", ProviderUnavailable, "for now"),
+            (503, "ServiceUnavailable", "", ProviderUnavailable, "for now"),
+            (500, "SomethingNew", "", ProviderUnavailable, "for now"),
+        ],
+    )
+    def test_each_becomes_one_of_ours_with_awss_words(
+        self, provider, account, issuer, aws, status, code, message, meant, said
+    ):
+        aws.fail("AssumeRoleWithWebIdentity", status, code, message)
+        before = len(aws.calls)
+        with pytest.raises(meant) as refusal:
+            provider.sign_in(LAUNCH, token(issuer))
+        assert code in str(refusal.value)
+        assert message in str(refusal.value)
+        assert said in str(refusal.value)
+        assert len(aws.calls) == before + 1, "a token is sent once"
+
+    def test_no_answer_is_unavailable_and_the_token_is_not_sent_again(self, provider, account, issuer, aws):
+        aws.silent("AssumeRoleWithWebIdentity")
+        before = len(aws.calls)
+        with pytest.raises(ProviderUnavailable, match="did not answer"):
+            provider.sign_in(LAUNCH, token(issuer))
+        assert len(aws.calls) == before + 1
+
+    def test_nobody_there_is_unavailable(self, provider, issuer):
+        nowhere = AwsProvider({"region": "eu-central-1", "endpoint_url": "http://127.0.0.1:9"})
+        with pytest.raises(ProviderUnavailable):
+            nowhere.sign_in(LAUNCH, token(issuer))
+
+    def test_a_refusal_shows_no_token(self, provider, account, issuer, aws):
+        shown = token(issuer, sub="launch:somebodyelse")
+        with pytest.raises(BadCredential) as refusal:
+            provider.sign_in(LAUNCH, shown)
+        assert not [part for part in shown.split(".") if part in str(refusal.value)]
+        assert refusal.value.__cause__ is None
+
+    def test_a_credential_that_has_ended_is_a_bad_one(self, provider, account, issuer, aws):
+        credential = provider.sign_in(LAUNCH, token(issuer))
+        aws.clock = lambda: datetime.now(UTC) + timedelta(minutes=16)
+        with pytest.raises(BadCredential, match="ExpiredToken"):
+            provider.check(LAUNCH, credential)
+
+    def test_a_settings_mistake_is_named_at_once(self):
+        with pytest.raises(InvalidOrder, match="region"):
+            AwsProvider({"region": "http://elsewhere"})
+
+    def test_buying_is_refused_with_one_honest_sentence(self, provider, account, issuer):
+        credential = provider.sign_in(LAUNCH, token(issuer))
+        verbs = (
+            lambda: provider.offers(credential, Resources()),
+            lambda: provider.provision(credential, Order.__new__(Order)),
+            lambda: provider.describe(credential, "i-1"),
+            lambda: provider.terminate(credential, "i-1", "o"),
+            lambda: provider.instances(credential, BROKER),
+        )
+        for verb in verbs:
+            with pytest.raises(InvalidOrder, match="machines cannot be started yet"):
+                verb()
+        assert not provider.buys
+
+
+class TestNarrowing(OverAws):
+    """What a credential can really do in the account, tried with boto3."""
+
+    @pytest.fixture
+    def tags(self):
+        names = {"anybinder-broker": BROKER, "anybinder-launch": TAG.launch}
+        return [{"Key": name, "Value": value} for name, value in names.items()]
+
+    def run(self, caller, tags, kinds=("instance", "volume", "network-interface")):
+        marks = [{"ResourceType": kind, "Tags": tags} for kind in kinds]
+        image = caller.ask(
+            "ssm", "GetParameters", Names=["/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"]
+        )
+        return caller.ask("ec2", "RunInstances", ImageId=image["Parameters"][0]["Value"], InstanceType="t3.micro",
+                          MinCount=1, MaxCount=1, TagSpecifications=marks)["Instances"][0]["InstanceId"]  # fmt: skip
+
+    def signed_in(self, provider, issuer, connection=LAUNCH):
+        credential = provider.sign_in(connection, token(issuer, connection))
+        return clients.Caller(provider.place, credential.secret)
+
+    def test_it_starts_and_ends_what_is_marked(self, provider, account, issuer, tags):
+        caller = self.signed_in(provider, issuer)
+        machine = self.run(caller, tags)
+        caller.ask("ec2", "TerminateInstances", InstanceIds=[machine])
+
+    def test_it_starts_nothing_unmarked_and_touches_nothing_else(self, provider, account, issuer, tags):
+        caller, mine = self.signed_in(provider, issuer), account.run()
+        refused = (
+            lambda: self.run(caller, tags, kinds=("instance",)),
+            lambda: self.run(caller, [{"Key": "anybinder-broker", "Value": "another"}]),
+            lambda: caller.ask("ec2", "TerminateInstances", InstanceIds=[mine]),
+            lambda: caller.ask("ec2", "CreateTags", Resources=[mine], Tags=tags),
+            lambda: caller.ask("iam", "ListUsers"),
+            lambda: caller.ask("s3", "ListBuckets"),
+        )
+        for attempt in refused:
+            with pytest.raises(PermissionMissing):
+                attempt()
+
+    def test_it_does_nothing_in_another_region(self, provider, account, issuer, tags):
+        credential = provider.sign_in(LAUNCH, token(issuer))
+        elsewhere = clients.Caller(replace(provider.place, region="us-east-1"), credential.secret)
+        with pytest.raises(PermissionMissing):
+            elsewhere.ask("ec2", "DescribeInstances")
+
+    def test_who_ends_cannot_start(self, provider, account, issuer, tags):
+        machine = account.run(anybinder_broker=BROKER)
+        caller = self.signed_in(provider, issuer, REAP)
+        caller.ask("ec2", "DescribeInstances")
+        with pytest.raises(PermissionMissing):
+            self.run(caller, tags)
+        caller.ask("ec2", "TerminateInstances", InstanceIds=[machine])
+
+    def test_a_launchs_credential_reaches_that_launch_only(self, provider, account, issuer, tags):
+        another = account.run(anybinder_broker=BROKER, anybinder_launch="another")
+        caller = self.signed_in(provider, issuer, replace(LAUNCH, tag=TAG))
+        machine = self.run(caller, tags)
+        with pytest.raises(PermissionMissing):
+            caller.ask("ec2", "TerminateInstances", InstanceIds=[another])
+        with pytest.raises(PermissionMissing):
+            self.run(caller, [{"Key": "anybinder-broker", "Value": BROKER}, {"Key": "anybinder-launch", "Value": "x"}])
+        caller.ask("ec2", "DescribeInstances")
+        caller.ask("ec2", "TerminateInstances", InstanceIds=[machine])
+
+    def test_the_limits_are_as_short_as_aws_takes_them(self):
+        longest = replace(TAG, broker="b" * 64, launch="l" * 64)
+        assert all(len(narrowing.policy(longest, purpose)) <= narrowing.POLICY_MOST for purpose in Purpose)
+
+
+class TestChecking(OverAws):
+    def check(self, provider, issuer, connection=LAUNCH):
+        return provider.check(connection, provider.sign_in(connection, token(issuer, connection)))
+
+    def test_everything_is_there(self, provider, account, issuer):
+        found = {each.name: each.works for each in self.check(provider, issuer)}
+        assert found == {
+            "sts:AssumeRoleWithWebIdentity": True,
+            "ec2:DescribeInstances": True,
+            "ec2:DescribeInstanceTypeOfferings": True,
+            "ec2:DescribeSubnets": True,
+            "ssm:GetParameters": True,
+            "ec2:CreateSecurityGroup": True,
+            "ec2:RunInstances": True,
+            "ec2:CreateTags": True,
+            "ec2:TerminateInstances": None,
+            "ec2:DeleteSecurityGroup": None,
+        }
+        assert [each.name for each in self.check(provider, issuer, REAP)][:2] == [
+            "sts:AssumeRoleWithWebIdentity",
+            "ec2:DescribeInstances",
+        ]
+
+    def test_ending_is_tried_on_what_is_there(self, provider, account, issuer):
+        account.run(anybinder_broker=BROKER)
+        assert {each.name: each.works for each in self.check(provider, issuer, REAP)}["ec2:TerminateInstances"] is True
+
+    def test_nothing_is_made(self, provider, account, issuer):
+        ec2 = account.client("ec2")
+        before = len(ec2.describe_instances()["Reservations"]), len(ec2.describe_security_groups()["SecurityGroups"])
+        self.check(provider, issuer)
+        assert before == (
+            len(ec2.describe_instances()["Reservations"]),
+            len(ec2.describe_security_groups()["SecurityGroups"]),
+        )
+
+    @pytest.mark.parametrize(
+        ("removed", "named"),
+        [
+            ("ec2:RunInstances", "ec2:RunInstances"),
+            ("ec2:CreateTags", "ec2:CreateTags"),
+            ("ssm:GetParameters", "ssm:GetParameters"),
+            ("ec2:Describe*", "ec2:DescribeSubnets"),
+            ("ec2:CreateSecurityGroup", "ec2:CreateSecurityGroup"),
+        ],
+    )
+    def test_what_is_missing_is_named_with_its_fix(self, provider, account, issuer, removed, named):
+        iam, name = account.client("iam"), f"AnybinderLaunch-{SUBJECT}"
+        document = iam.get_role_policy(RoleName=name, PolicyName="launch")["PolicyDocument"]
+        for statement in document["Statement"]:
+            statement["Action"] = [each for each in statement["Action"] if each != removed] or ["ec2:Nothing"]
+        iam.put_role_policy(RoleName=name, PolicyName="launch", PolicyDocument=json.dumps(document))
+        found = {each.name: each for each in self.check(provider, issuer)}
+        assert found[named].works is False
+        assert found[named].fix == f"Run the script again: it gives {named} back to the role {name}."
+        assert found[named].fix.endswith(".")
+
+    def test_an_account_without_a_network_is_told_how_to_make_one(self, provider, account, issuer, aws):
+        aws.fail("RunInstances", 400, "VPCIdNotSpecified", "No default VPC for this user")
+        found = {each.name: each for each in self.check(provider, issuer)}["ec2:RunInstances"]
+        assert (found.works, "aws ec2 create-default-vpc --region eu-central-1" in found.fix) == (False, True)
+
+    def test_what_cannot_be_told_is_not_guessed(self, provider, account, issuer, aws):
+        aws.fail("RunInstances", 400, "Unsupported", "Not in this zone")
+        found = {each.name: each for each in self.check(provider, issuer)}["ec2:RunInstances"]
+        assert (found.works, "Unsupported" in found.fix) == (None, True)
+
+    def test_the_users_policy_of_the_guide_is_enough_for_a_key(self, provider, account):
+        policy = provider.guide("access_key", TRUST, {}).download["anybinder-policy.json"]
+        key, secret = account.access_key(policy)
+        connection = Connection(kind="access_key", settings={"access_key_id": key}, secret=secret, broker=BROKER)
+        assert False not in [each.works for each in provider.check(connection, provider.sign_in(connection, None))]
+
+
+class TestGuides:
+    provider = AwsProvider({"region": "eu-central-1"})
+
+    def test_three_can_and_three_cannot(self):
+        guide = self.provider.guide("web_identity", TRUST, {})
+        assert (len(guide.can), len(guide.cannot)) == (3, 3)
+
+    def test_one_link_where_the_operator_has_the_template_in_s3(self):
+        there = AwsProvider({"region": "cn-north-1", "template_url": "https://t.s3.amazonaws.com/t.yaml"})
+        guide = there.guide("web_identity", TRUST, {})
+        assert guide.link.startswith(
+            "https://cn-north-1.console.amazonaws.cn/cloudformation/home?region=cn-north-1#/stacks/"
+        )
+        assert "templateURL=https%3A%2F%2Ft.s3.amazonaws.com%2Ft.yaml" in guide.link
+        assert f"param_LaunchSubject=launch%3A{SUBJECT}" in guide.link
+        assert self.provider.guide("web_identity", TRUST, {}).link == ""
+
+    def test_the_script_is_one_that_a_shell_reads(self):
+        script = self.provider.guide("web_identity", TRUST, {}).script
+        assert subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True).returncode == 0
+        assert guides.filled(guides.stack_parameters(self.provider.place, TRUST)).rstrip() in script
+
+    def test_an_unknown_kind_is_refused(self):
+        with pytest.raises(InvalidOrder):
+            self.provider.guide("telepathy", TRUST, {})
+
+    def test_no_field_takes_a_document_or_an_address(self):
+        for kind in self.provider.kinds:
+            assert all(field.pattern for field in kind.fields)
+            assert sum(field.secret for field in kind.fields) <= 1
+
+
+class TestNothingLiesAbout(OverAws):
+    """What lies about on the broker's computer is never signed in with."""
+
+    @pytest.fixture
+    def lures(self, tmp_path, monkeypatch):
+        """Everything that the SDK would find by itself: variables, files, a metadata service that counts who asks."""
+        asked = []
+
+        class Metadata(BaseHTTPRequestHandler):
+            def do_GET(self):
+                asked.append(self.path)
+                self.send_error(404)
+
+            do_PUT = do_GET  # noqa: N815 -- the server looks for this name
+
+            def log_message(self, *args):
+                pass
+
+        server = HTTPServer(("127.0.0.1", 0), Metadata)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        there = f"http://127.0.0.1:{server.server_port}"
+        (tmp_path / ".aws").mkdir()
+        keys = "aws_access_key_id = AKIALURELURELURE\naws_secret_access_key = lure\n"
+        (tmp_path / ".aws" / "credentials").write_text(f"[default]\n{keys}")
+        (tmp_path / ".aws" / "config").write_text(f"[default]\nregion = us-west-2\nendpoint_url = {there}\n")
+        for name, value in {
+            "HOME": str(tmp_path),
+            "AWS_ACCESS_KEY_ID": "AKIALURELURELURE",
+            "AWS_SECRET_ACCESS_KEY": "lure",
+            "AWS_SESSION_TOKEN": "lure",
+            "AWS_PROFILE": "default",
+            "AWS_REGION": "us-west-2",
+            "AWS_DEFAULT_REGION": "us-west-2",
+            "AWS_ENDPOINT_URL": there,
+            "AWS_ENDPOINT_URL_STS": there,
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": there,
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{there}/container",
+            "AWS_WEB_IDENTITY_TOKEN_FILE": "/etc/hostname",
+            "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/lure",
+            "AWS_CA_BUNDLE": "/nonexistent",
+            "AWS_MAX_ATTEMPTS": "5",
+            "HTTP_PROXY": there,
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield asked
+        server.shutdown()
+        server.server_close()
+
+    def test_the_lures_would_be_taken(self, lures):
+        assert botocore.session.Session().get_credentials().access_key == "AKIALURELURELURE"
+
+    def test_none_of_them_is_used(self, provider, account, issuer, lures, aws):
+        found = provider.sign_in(LAUNCH, token(issuer))
+        assert all(each.works is not False for each in provider.check(LAUNCH, found))
+        assert lures == []
+
+    def test_without_a_token_nobody_is_signed_in(self, provider, account, lures):
+        with pytest.raises(BadCredential):
+            provider.sign_in(LAUNCH, None)
+        with pytest.raises(BadCredential):
+            provider.sign_in(Connection(kind="access_key"), None)
+        assert clients.bare_session().get_credentials() is None
+        assert lures == []
+
+    def test_a_profile_asks_no_variable_and_no_metadata_service(self, lures, tmp_path):
+        (tmp_path / ".aws" / "config").write_text("[profile empty]\nregion = x\n")
+        assert clients.profile_keys("empty") is None
+        assert lures == []
+        assert os.environ["AWS_ACCESS_KEY_ID"]
