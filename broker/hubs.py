@@ -30,7 +30,7 @@ class Hub:
 
 def address(typed: str) -> str:
     """This address, in the one way we write it. Raises BadAddress: a token goes over https only, or stays on this computer."""
-    text = typed.strip().rstrip("/")
+    text = typed.strip().removesuffix("/")
     try:
         parts = urlsplit(text if "://" in text else f"https://{text}")
         host, port = parts.hostname or "", parts.port
