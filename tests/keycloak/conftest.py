@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -204,32 +204,23 @@ def stay_here(context: BrowserContext) -> None:
 
 @contextmanager
 def site(
-    server: keycloak.Keycloak,
-    browser: Browser,
-    folder: Path,
-    *,
-    realm: str,
-    words: Callable[[str], Sequence[str]] = lambda _: (),
+    server: keycloak.Keycloak, browser: Browser, folder: Path, *, realm: str, words: Sequence[str] = (), **more: str
 ) -> Iterator[Site]:
-    """A broker with Keycloak, set up by its own command (`words`: more for it, given the broker's address), and the other."""
+    """A broker with Keycloak, set up by its own command (with these `words`), and the other; `more` of its environment."""
     port = settings.free_port()
     url, home = f"http://localhost:{port}", folder / "home"
     home.mkdir(mode=0o700)
     (folder / "repos").mkdir()
-    init(server, "--broker", url, "--realm", realm, "--into", str(folder / "keycloak.toml"), *words(url))
+    told = folder / "keycloak.toml"
+    init(server, "--broker", url, "--realm", realm, "--into", str(told), *words)
     with ExitStack() as stack:
         node = stack.enter_context(
             node_openid.running(client_id="anybinder", client_secret=SECRET, broker=url, name="node")
         )
-        tables = [
-            (folder / "keycloak.toml")
-            .read_text()
-            .replace("[[identities]]", '[[identities]]\ntitle = "The university"'),
-            node_table(node),
-        ]
-        (home / "config.toml").write_text("\n".join(tables))
+        ours = told.read_text().replace("[[identities]]", '[[identities]]\ntitle = "The university"')
+        (home / "config.toml").write_text(f"{ours}\n{node_table(node)}")
         git = stack.enter_context(GitServer(folder / "repos"))
-        broker = Broker(home, backends(folder))
+        broker = Broker(home, backends(folder) | more)
         stack.callback(broker.close)
         broker.start("up", "--no-browser", "--port", str(port))
         broker.wait()
@@ -255,6 +246,24 @@ def backends(folder: Path) -> dict[str, str]:
     environment = confined_local.installed(folder / "packages", beside=(lab,))  # type: ignore[arg-type]
     del environment["ANYBINDER_BINDER_BACKEND"]
     return environment
+
+
+def launch(page: Page, address: str) -> None:
+    """From the filled form into the session, which greets."""
+    page.goto(address)
+    page.get_by_role("button", name="Launch").click()
+    consent, greeting = page.get_by_role("button", name="Run it"), page.get_by_text("hello from /")
+    consent.or_(greeting).first.wait_for(timeout=60_000)
+    if consent.count():
+        consent.click()
+    expect(greeting).to_be_visible(timeout=60_000)
+
+
+def stop(page: Page, site: Site) -> None:
+    """The newest session of whoever is at this page."""
+    page.goto(f"{site.url}/sessions")
+    page.get_by_role("button", name="Stop").first.click()
+    expect(page.get_by_role("button", name="Stop")).to_have_count(0)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,6 +9,8 @@ import pytest
 from tests.keycloak.conftest import init
 from tests.servers import keycloak
 
+pytestmark = pytest.mark.timeout(600)  # the first test waits for Keycloak to be fetched, built and started
+
 BROKER = "https://binder.example"
 
 

@@ -9,7 +9,9 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import picture
 from tests.browser.shared import APP
-from tests.keycloak.conftest import site
+from tests.keycloak.conftest import launch, site, stop
+
+pytestmark = pytest.mark.timeout(600)  # the first test waits for Keycloak to be fetched, built and started
 
 WAYS = ("keycloak", "node")
 
@@ -48,14 +50,8 @@ def test_a_link_leads_through_signing_in_to_its_form(world, way):
 def test_who_has_signed_in_launches_and_enters(world, way):
     repo = world.repository("app.git", APP)
     with world.person("grace", way) as page:
-        page.goto(f"{world.url}/?repo={quote(repo, safe='')}&name=app-{way}")
-        page.get_by_role("button", name="Launch").click()
-        page.get_by_role("button", name="Run it").or_(page.get_by_text("hello from")).first.wait_for(timeout=60_000)
-        if page.get_by_role("button", name="Run it").count():
-            page.get_by_role("button", name="Run it").click()
-        expect(page.get_by_text("hello from /")).to_be_visible(timeout=60_000)
-        page.goto(f"{world.url}/sessions")
-        page.get_by_role("button", name="Stop").first.click()
+        launch(page, f"{world.url}/?repo={quote(repo, safe='')}&name=app-{way}")
+        stop(page, world)
 
 
 def test_groups_open_and_close_a_backend_without_signing_in_anew(world, way):
