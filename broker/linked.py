@@ -15,8 +15,9 @@ from urllib.parse import parse_qs, quote, quote_plus, urlencode
 import httpx
 import structlog
 
-from broker import errors, openid, openid_web, people, settings, signins
+from broker import errors, openid, people, settings, signins
 from broker.models import SignIn, Use
+from broker.openid import asking
 from broker.service import Service
 
 log = structlog.get_logger(__name__)
@@ -67,14 +68,14 @@ def _places(service: Service, person: people.Person, prefix: str) -> Iterator[tu
 
 def _asked(service: Service, sign_in: SignIn, identity: settings.IdentitySetting, alias: str) -> str | None:
     token = openid.access_token(service, sign_in)
-    web = openid_web.Web(identity.title or identity.name, openid_web.SECONDS)
+    web = asking.Web(identity.title or identity.name, asking.SECONDS)
     url = f"{identity.issuer.rstrip('/')}/broker/{quote(alias, safe='')}/token"
     what = "the token it keeps for you"
-    answer = web.ask(openid_web.Asked(what=what, url=url, headers={"Authorization": f"Bearer {token}"}))
+    answer = web.ask(asking.Asked(what=what, url=url, headers={"Authorization": f"Bearer {token}"}))
     if answer.status_code in NOT_HERE and identity.client_secret.get_secret_value():
         form = urlencode({"token": token})
         headers = {"Authorization": _as_client(identity), "Content-Type": "application/x-www-form-urlencoded"}
-        answer = web.ask(openid_web.Asked(what=what, url=url, headers=headers, form=form))
+        answer = web.ask(asking.Asked(what=what, url=url, headers=headers, form=form))
     return _read(answer, identity, alias)
 
 
@@ -96,7 +97,7 @@ def _read(answer: httpx.Response, identity: settings.IdentitySetting, alias: str
             f"{title} does not let this broker read the tokens it keeps for people. Whoever runs it can change that: "
             "`anybinder keycloak init` sets it up."
         )
-    raise openid_web.Unavailable(title, "the token it keeps for you")
+    raise openid.Unavailable(title, "the token it keeps for you")
 
 
 def parsed(text: str) -> str | None:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy import orm
 
-from broker import claims, crypto, db, errors, openid, people
+from broker import crypto, db, errors, openid, people
 from broker.models import (
     ApiToken,
     Connection,
@@ -20,6 +20,7 @@ from broker.models import (
     State,
     Use,
 )
+from broker.openid import claims
 from broker.service import Service
 
 log = structlog.get_logger(__name__)

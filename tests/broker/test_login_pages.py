@@ -13,7 +13,8 @@ import hypothesis
 import pytest
 from fastapi.testclient import TestClient
 
-from broker import app, openid_web
+from broker import app
+from broker.openid import asking
 from broker.web import login
 from tests.broker.conftest import Bench, Clock
 from tests.doubles.openid_double import OpenIdDouble, query_of
@@ -387,7 +388,7 @@ def test_a_provider_that_is_down_is_a_page_and_a_way_to_try_again(
 def test_keys_that_hang_are_a_page_too(
     browser: TestClient, campus: OpenIdDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openid_web, "SECONDS", 0.5)
+    monkeypatch.setattr(asking, "SECONDS", 0.5)
     campus.faults["jwks"] = "hang"
     assert_refused(campus.sign_in(browser), "does not answer as it should right now (its keys)", 503)
 

@@ -14,7 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from joserfc.jwk import OctKey, RSAKey
 
-from broker import claims, openid, openid_web, settings
+from broker import openid, settings
+from broker.openid import asking, claims
+from broker.openid.client import Grant
 from tests.broker.conftest import Bench, Clock
 from tests.doubles.openid_double import OTHER_KEYS, OpenIdDouble, query_of
 
@@ -275,7 +277,7 @@ def test_an_issuer_whose_name_ends_in_a_slash_is_taken_as_it_is(
 )
 def test_an_endpoint_that_may_not_be_asked_is_not(hub: Bench, campus: OpenIdDouble, address: Any) -> None:
     campus.discovery_says = {"token_endpoint": address}
-    with pytest.raises(openid_web.Unavailable, match="token_endpoint"):
+    with pytest.raises(openid.Unavailable, match="token_endpoint"):
         walk(hub, campus)
 
 
@@ -350,7 +352,7 @@ def test_a_provider_that_is_down_at_any_step_is_said_to_be(
     hub: Bench, campus: OpenIdDouble, step: str, fault: str
 ) -> None:
     campus.faults[step] = fault
-    with pytest.raises(openid_web.Unavailable) as told:
+    with pytest.raises(openid.Unavailable) as told:
         walk(hub, campus)
     assert STEPS.get(step, "what it knows of you") in str(told.value)
     assert told.value.status_code == 503
@@ -361,22 +363,22 @@ def test_a_provider_that_is_down_at_any_step_is_said_to_be(
 def test_a_provider_that_hangs_hangs_nobody_here(
     hub: Bench, campus: OpenIdDouble, step: str, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openid_web, "SECONDS", 0.5)
+    monkeypatch.setattr(asking, "SECONDS", 0.5)
     campus.faults[step] = fault
     begun = time.monotonic()
-    with pytest.raises(openid_web.Unavailable):
+    with pytest.raises(openid.Unavailable):
         walk(hub, campus)
     assert time.monotonic() - begun < 3
 
 
 def test_one_sign_in_waits_ten_seconds_in_all_and_a_renewal_less() -> None:
-    assert openid_web.SECONDS <= 10
-    assert openid_web.RENEWAL_SECONDS < openid_web.SECONDS
+    assert asking.SECONDS <= 10
+    assert asking.RENEWAL_SECONDS < asking.SECONDS
 
 
 def test_a_provider_is_asked_again_as_soon_as_it_is_back(hub: Bench, campus: OpenIdDouble) -> None:
     campus.faults["jwks"] = "error"
-    with pytest.raises(openid_web.Unavailable):
+    with pytest.raises(openid.Unavailable):
         walk(hub, campus)
     campus.faults.clear()
     assert walk(hub, campus).subject == "ada-1"
@@ -386,8 +388,8 @@ def test_a_provider_is_asked_again_as_soon_as_it_is_back(hub: Bench, campus: Ope
     ("said", "kind"),
     [
         ("access_denied", openid.Cancelled),
-        ("temporarily_unavailable", openid_web.Unavailable),
-        ("server_error", openid_web.Unavailable),
+        ("temporarily_unavailable", openid.Unavailable),
+        ("server_error", openid.Unavailable),
         ("invalid_scope", openid.Refused),
         ("<script>alert(1)</script>", openid.Refused),
     ],
@@ -461,4 +463,4 @@ def test_an_id_token_is_no_log_out_and_a_log_out_no_id_token(hub: Bench, campus:
     campus.header = {}
     told = walk(hub, campus)
     with pytest.raises(openid.Refused):
-        client(hub).logged_out(openid._Grant.read(told.grant).hint)
+        client(hub).logged_out(Grant.read(told.grant).hint)

@@ -13,8 +13,9 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-from broker import app, backends, errors, launches, openid, openid_web, people, settings, signins, tasks, wishes
+from broker import app, backends, errors, launches, openid, people, settings, signins, tasks, wishes
 from broker.models import Login, SignIn
+from broker.openid import asking
 from tests.broker.conftest import Bench, Clock
 from tests.doubles.desk_cloud import DeskCloud
 from tests.doubles.openid_double import OpenIdDouble
@@ -181,7 +182,7 @@ def test_a_provider_that_cannot_be_reached_ends_nothing(
     fault: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(openid_web, "RENEWAL_SECONDS", 0.4)
+    monkeypatch.setattr(asking, "RENEWAL_SECONDS", 0.4)
     campus.sign_in(browser)
     campus.faults[step] = fault
     clock.move(minutes=6)

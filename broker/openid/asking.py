@@ -1,4 +1,4 @@
-"""Asking an identity provider: bounded in time and size whatever it does, and only at addresses that may be asked."""
+"""Asking an identity provider: bounded in time and size, whatever it does."""
 
 from __future__ import annotations
 
@@ -8,33 +8,17 @@ from collections.abc import Mapping
 from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import httpx
 
-from broker import errors
+from broker.openid.refusals import Unavailable
 
 SECONDS = 10.0
 """For one sign-in: discovery, keys, tokens and userinfo together."""
 RENEWAL_SECONDS = 5.0
 """For one renewal, which somebody's request waits for."""
 LONGEST_BODY = 1_000_000
-NEEDED = ("authorization_endpoint", "token_endpoint", "jwks_uri")
-ENDPOINTS = (*NEEDED, "userinfo_endpoint", "end_session_endpoint")
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
-
-
-class Unavailable(errors.BrokerError):
-    """The identity provider cannot be reached right now. Try again in a minute."""
-
-    status_code, reason = 503, "identity_down"
-
-    def __init__(self, title: str, what: str) -> None:
-        """`what`: what it was asked for."""
-        super().__init__(
-            f"{title} does not answer as it should right now ({what}), so nobody could be signed in with it. "
-            "Nothing is lost: try again in a minute."
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,22 +80,3 @@ class Web:
                 if len(content) > LONGEST_BODY or time.monotonic() > self._until:
                     raise ValueError("too much, or too slow")
             return httpx.Response(response.status_code, content=bytes(content), request=response.request)
-
-
-def require_safe(told: Mapping[str, Any], issuer: str, title: str) -> None:
-    """Every address that a provider names is https, or on this computer where the provider itself is. Raises Unavailable."""
-    near = urlsplit(issuer).scheme == "http"  # settings allow that on this computer only
-    for name in ENDPOINTS:
-        address = told.get(name)
-        if (address is None and name not in NEEDED) or (isinstance(address, str) and _is_safe(address, near)):
-            continue
-        raise Unavailable(title, f"its {name}")
-
-
-def _is_safe(address: str, near: bool) -> bool:
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        return False
-    here = near and parts.scheme == "http" and parts.hostname in LOOPBACK
-    return bool(parts.netloc) and address.isprintable() and not parts.fragment and (parts.scheme == "https" or here)
