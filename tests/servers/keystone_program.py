@@ -46,6 +46,7 @@ use_stderr = true
 default_log_levels = alembic=WARNING,keystone=WARNING,oslo=WARNING
 [database]
 connection = sqlite:///{FOLDER}/keystone.db
+sqlite_synchronous = false
 [fernet_tokens]
 key_repository = {FOLDER}/fernet
 [fernet_receipts]
@@ -58,7 +59,8 @@ methods = password,token,application_credential,openid,mapped
 remote_id_attribute = HTTP_OIDC_ISS
 default_authorization_ttl = 60
 [cache]
-enabled = false
+enabled = true
+backend = dogpile.cache.memory
 [identity]
 # the fewest: nobody guesses here
 password_hash_rounds = 4
