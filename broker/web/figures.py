@@ -47,7 +47,8 @@ class Figures:
 
     def _count(self, launch: Launch) -> None:
         began, ended = self._built(launch)
-        about = labels(launch.spec, launch.repo_url)
+        # Figures are for many eyes, and the name of a private repository is not.
+        about = labels(launch.spec, "private" if launch.repo_connection_id else launch.repo_url)
         good = launch.ready_at is not None
         if not good and launch.reason in NO_FAULT and not launch.build_only:
             return
