@@ -92,6 +92,8 @@ SUITES = (
           commands=tests_in("clients"), needs=(servers.GIT, servers.CHROMIUM, servers.NPM)),
     Suite(name="keycloak", about="signing in with a real Keycloak and a second provider", minutes=12,
           commands=tests_in("keycloak"), needs=(servers.GIT, servers.CHROMIUM, servers.NPM, keycloak.NEED)),
+    Suite(name="openstack", about="a real Keystone: application credentials, and trust in this broker's tokens", minutes=10,
+          commands=tests_in("openstack")),
     Suite(name="bench", about="beside configurable-http-proxy and beside no proxy", minutes=15, commands=bench,
           needs=(servers.NPM,)),
 )  # fmt: skip
