@@ -28,8 +28,12 @@ def person(at: service.Service, name: str = "Ada", issuer: str = ISSUER, **claim
 
 def cookie(at: service.Service, name: str = "Ada", *, agent: str = AGENT) -> str:
     """What the cookie of a browser holds that this person has just signed in with."""
-    vouched = openid.Vouched(issuer=ISSUER, subject=name, authenticated_at=at.now())
-    return signins.begin(at, person(at, name), vouched, agent)[1]
+    return signins.begin(at, person(at, name), vouched(at, name), agent)[1]
+
+
+def vouched(at: service.Service, name: str, grant: str = "") -> openid.Vouched:
+    """What the identity provider would have said."""
+    return openid.Vouched(issuer=ISSUER, subject=name, authenticated_at=at.now(), grant=grant)
 
 
 def removed(at: service.Service, secret: str) -> bool:
