@@ -46,6 +46,9 @@ for line in spec["play"]:
         os.write(1, line["raw"].encode("latin-1"))
     elif "sleep" in line:
         time.sleep(line["sleep"])
+    elif "keyed" in line:
+        key = json.load(sys.stdin)
+        print("keyed", spec["keyed"], key["origin"], "says", key["secret"], flush=True)
     elif "exit" in line:
         sys.exit(line["exit"])
     else:
@@ -313,6 +316,29 @@ def test_lines_are_neutralised_capped_and_without_secrets(instance, broker):
     assert len(long) == 2000
     assert secret == "token *** of https://***@host/x"
     assert {"from standard error", "not JSON"} <= set(broker.messages())
+
+
+def test_what_opens_the_repository_goes_to_the_builder_alone_and_is_forgotten_with_it(instance, broker):
+    broker.key = {"origin": "https://git.example", "user": "ada", "secret": "the-secret-of-ada"}
+    instance.serve()
+    broker.spec["play"].insert(0, {"keyed": True})
+    broker.spec["play"].insert(1, {"sleep": 1})
+    instance.start()
+    until(lambda: any("keyed" in said for said in broker.messages()))
+    for path in instance.home.parent.rglob("*"):
+        assert not path.is_file() or b"the-secret-of-ada" not in path.read_bytes()
+    for pid in [instance.process.pid, *running(broker.order)]:
+        for what in ("cmdline", "environ"):
+            assert b"the-secret-of-ada" not in Path(f"/proc/{pid}/{what}").read_bytes()
+    until(lambda: broker.status()["server"] == "up")
+    assert "keyed True https://git.example says ***" in broker.messages()
+    assert "the-secret-of-ada" not in json.dumps(broker.reports)
+
+
+def test_a_builder_that_does_not_want_what_opens_the_repository_is_no_fault(instance, broker):
+    broker.key = {"origin": "https://git.example", "user": "ada", "secret": "the-secret-of-ada"}
+    instance.serve()
+    instance.up()
 
 
 def test_an_endless_line_and_an_endless_log_are_cut(instance, broker):

@@ -29,6 +29,8 @@ class BrokerDouble:
     def __init__(self, spec: dict[str, Any] | None = None, *, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.spec = {"build_seconds": 60, "busy_hours": 24, **(spec or {})}
         self.tls = tls
+        self.key: dict[str, str] | None = None
+        """What opens the repository."""
         self.order = secrets.token_hex(
             8
         )  # of its own: an agent ends all that carries its order, also of another test run
@@ -154,6 +156,7 @@ class BrokerDouble:
             "silence_seconds": self.silence_seconds,
             "deadline": self.deadline.isoformat(),
             "proof": hmac.new(key, body["nonce"].encode(), "sha256").hexdigest(),
+            **({"key": self.key} if self.key else {}),
         }
 
     def _tunnel(self, connection: socket.socket, headers: dict[str, str]) -> bool:
