@@ -4,6 +4,7 @@ that only talk to a running broker."""
 from __future__ import annotations
 
 import os
+import resource
 import threading
 from pathlib import Path
 
@@ -43,3 +44,8 @@ def write_private_once(path: Path, text: str) -> None:
         pass
     finally:
         fresh.unlink()
+
+
+def leave_no_core() -> None:
+    """Should this process die, no image of its memory is left behind: every secret in use would stand in it."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

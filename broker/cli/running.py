@@ -11,7 +11,7 @@ from typing import Any
 
 import pydantic
 
-from broker import backends, client, errors, logs, reaper, service, serving, settings
+from broker import backends, client, errors, home, logs, reaper, service, serving, settings
 from broker.browser import open_page
 from broker.cli import give_up, say
 from providers import errors as clouds
@@ -19,6 +19,7 @@ from providers import errors as clouds
 
 def up(*, port: int | None, browser: bool, while_needed: bool = False, ready_fd: int | None = None) -> None:
     """Serve until told to stop. Where a broker of this state folder runs already, open its page instead."""
+    home.leave_no_core()
     chosen = _settings(port)
     try:
         with serving.owned(chosen.home):
@@ -95,6 +96,7 @@ def _show_running(chosen: settings.Settings, *, browser: bool, ready_fd: int | N
 
 def work(concurrency: int) -> None:
     """Run a Celery worker until told to stop."""
+    home.leave_no_core()
     chosen = _settings()
     if not chosen.redis_url.get_secret_value():
         give_up("A worker needs ANYBINDER_REDIS_URL. Without Redis, `anybinder up` advances launches by itself.", 2)
