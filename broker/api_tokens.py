@@ -14,8 +14,8 @@ from broker.service import Service
 
 PREFIX = "abt_"  # so that scanners of secrets find one that was published
 SCOPES = {
-    "read": "see my launches and where I can run things",
-    "launch": "launch, stop, and enter sessions as me",
+    "read": "see your launches and where you can run things",
+    "launch": "launch, stop, and enter sessions as you",
 }
 USED_EVERY = dt.timedelta(minutes=1)  # how exactly it is known when a token was last used
 

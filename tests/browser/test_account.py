@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from broker import api_tokens, devices, people, service, settings
+from broker import api_tokens, devices, people, service, settings, signins
 from tests.broker import guests
 from tests.browser.conftest import DESK, PHONE, picture, wide_enough
 from tests.browser.shared import World, running
@@ -131,6 +131,7 @@ def test_a_wrong_code_is_said_and_can_be_typed_again(hub: Hub) -> None:
 def test_the_pages_fit_and_are_shown(hub: Hub, scheme: Any) -> None:
     ada = people.of(guests.person(hub.at, NAME))
     guests.person(hub.at, NAME, guests.OTHER.issuer)
+    signins.end_all(hub.at, ada)
     guests.cookie(hub.at, NAME, agent=SAFARI)
     if not [one for one in api_tokens.of(hub.at, ada) if one.name == "nightly tests of the course"]:
         api_tokens.create(hub.at, ada, name="nightly tests of the course", scopes=["read"], days=7)
@@ -139,7 +140,7 @@ def test_the_pages_fit_and_are_shown(hub: Hub, scheme: Any) -> None:
             hub.goto(page, path)
             fits(page)
             if path == "/account" and scheme == "light":
-                page.set_viewport_size({"width": DESK["width"], "height": 1250})
+                page.set_viewport_size({"width": DESK["width"], "height": 1700})
                 picture(page, "account")
                 page.set_viewport_size(PHONE)  # type: ignore[arg-type]
                 picture(page, "account-phone")
