@@ -314,7 +314,7 @@ class TestChecking(OverAws):
     def test_everything_is_there(self, provider, account, issuer):
         found = {each.name: each.works for each in self.check(provider, issuer)}
         assert found == {
-            "sts:AssumeRoleWithWebIdentity": True,
+            "sts:GetCallerIdentity": True,
             "ec2:DescribeInstances": True,
             "ec2:DescribeInstanceTypeOfferings": True,
             "ec2:DescribeSubnets": True,
@@ -326,7 +326,7 @@ class TestChecking(OverAws):
             "ec2:DeleteSecurityGroup": None,
         }
         assert [each.name for each in self.check(provider, issuer, REAP)][:2] == [
-            "sts:AssumeRoleWithWebIdentity",
+            "sts:GetCallerIdentity",
             "ec2:DescribeInstances",
         ]
 
