@@ -73,7 +73,11 @@ class OpenStackProvider(base.Provider):
     title = "OpenStack"
     buys = False
     settings: ClassVar[Sequence[base.Setting]] = (
-        base.Setting(name="preset", help="A cloud whose address is known here.", choices=tuple(clouds.presets())),
+        base.Setting(
+            name="preset",
+            help=f"A cloud whose address is known here: {', '.join(clouds.presets())}.",
+            choices=tuple(clouds.presets()),
+        ),
         base.Setting(
             name="auth_url",
             help="The https address of another cloud's Keystone.",
@@ -105,11 +109,11 @@ class OpenStackProvider(base.Provider):
         self.protocol = configuration.get("protocol") or "openid"
         self.kinds = (*([OIDC] if self.identity_provider else []), APPLICATION_CREDENTIAL)
 
-    def assertion(self, connection: base.Connection, about: Mapping[str, str]) -> base.Assertion | None:
-        """Keystone's mapping sees who it is and no more, so nothing else is said but what helps to read its log."""
+    def assertion(self, connection: base.Connection, about: Mapping[str, str]) -> base.Assertion | None:  # noqa: ARG002
+        """Keystone's mapping can test nothing but who it is, so nothing of the launch is told."""
         if connection.kind != OIDC.name:
             return None
-        return base.Assertion(audience=self.configuration.get("audience") or self.cloud.auth_url, claims=dict(about))
+        return base.Assertion(audience=self.configuration.get("audience") or self.cloud.auth_url)
 
     def sign_in(self, connection: base.Connection, identity_token: str | None) -> base.Credential:
         """Two requests, to this cloud's Keystone only."""

@@ -7,6 +7,7 @@ access rules that the token names say when it is certainly not allowed.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
@@ -24,8 +25,7 @@ from providers.openstack.needs import Need
 SECONDS_EACH = 8
 LEAST_SECONDS = 1
 MARGIN = SECONDS_EACH + 2  # an answer that trickles in takes as long again as its time to connect
-VERSIONS = {"image": "/v2", "network": "/v2.0"}
-"""Services whose address in the catalogue is without its version."""
+VERSIONED = re.compile(r"/v\d")
 
 Rules = list[Mapping[str, str]] | None
 
@@ -120,8 +120,7 @@ def endpoint(cloudy: Cloudy, known: access.AccessInfoV3, service: str) -> str | 
     if not found:
         return None
     address = str(found[0]).rstrip("/")
-    version = VERSIONS.get(service, "")
-    return address if address.endswith(version) else address + version
+    return address if VERSIONED.search(urlsplit(address).path) else address + needs.USUAL[service]
 
 
 def _missing_service(cloudy: Cloudy, need: Need, purpose: base.Purpose) -> base.Permission:

@@ -6,7 +6,6 @@ tokens are Keystone's own.
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -162,10 +161,10 @@ def test_a_token_signed_with_a_key_that_was_rotated_out(trusted):
 
 def test_rotation_in_its_own_time_is_noticed_by_nobody(trusted):
     connection = trusted.connect()
-    identity.rotate(trusted.campus.at)
+    for _ in range(2):
+        assert trusted.campus.check(connection).works
+        identity.rotate(trusted.campus.at)
     assert trusted.campus.check(connection).works
-    later = dt.timedelta(hours=trusted.campus.at.settings.issuer_overlap_hours, minutes=1)
-    assert identity.jwks(trusted.campus.later(seconds=later.total_seconds()).at)["keys"]
 
 
 def test_no_role_in_the_project(trusted, cloud):

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from keystoneauth1 import access
 
 from broker import connections, errors
 from providers import base
 from providers.errors import BadCredential, InvalidOrder, ProviderUnavailable
-from providers.openstack import APPLICATION_CREDENTIAL, OIDC, OpenStackProvider, clouds, keystone, needs
+from providers.openstack import APPLICATION_CREDENTIAL, OIDC, OpenStackProvider, clouds, keystone, needs, trying
 
 ELSEWHERE = "https://cloud.example.org:5000/v3"
 TRUST = base.Trust(
@@ -114,9 +115,9 @@ def test_the_guide_for_trust_without_a_key_is_for_the_clouds_operators():
 
 def test_only_a_trusted_broker_sends_a_token_and_for_this_cloud_only():
     provider = OpenStackProvider({"auth_url": ELSEWHERE, "identity_provider": "hub"})
-    about = {"backend": "cloud"}
+    about = {"backend": "cloud", "launch": "l1", "repo": "gh/o/private/HEAD"}
     told = provider.assertion(base.Connection(kind="oidc"), about)
-    assert told == base.Assertion(audience=ELSEWHERE, claims=about)
+    assert told == base.Assertion(audience=ELSEWHERE)  # Keystone could test nothing else of it
     assert provider.assertion(CONNECTION, about) is None
     with pytest.raises(BadCredential):
         OpenStackProvider({"auth_url": ELSEWHERE}).sign_in(base.Connection(kind="oidc"), "a token")
@@ -150,6 +151,24 @@ def test_paths_of_access_rules(pattern, path, covers):
     wanted = {"service": "compute", "method": "GET", "path": path}
     assert needs.allows([{**wanted, "path": pattern}], wanted) is covers
     assert not needs.allows([{**wanted, "path": pattern, "method": "POST"}], wanted)
+
+
+@pytest.mark.parametrize(
+    ("service", "published", "asked"),
+    [
+        ("compute", "https://nova.example.org/v2.1", "https://nova.example.org/v2.1"),
+        ("compute", "https://nova.example.org/v2.1/p1/", "https://nova.example.org/v2.1/p1"),
+        ("compute", "https://cloud.example.org/compute", "https://cloud.example.org/compute/v2.1"),
+        ("image", "https://glance.example.org", "https://glance.example.org/v2"),
+        ("image", "https://glance.example.org/v2", "https://glance.example.org/v2"),
+        ("network", "https://neutron.example.org:9696/", "https://neutron.example.org:9696/v2.0"),
+    ],
+)
+def test_where_services_are_however_a_catalogue_writes_it(service, published, asked):
+    endpoint = {"interface": "public", "region": "one", "region_id": "one", "url": published}
+    told = {"token": {**TOKEN["token"], "catalog": [{"type": service, "name": service, "endpoints": [endpoint]}]}}
+    with keystone.Cloudy(clouds.Cloud(auth_url=ELSEWHERE, region="one")) as cloudy:
+        assert trying.endpoint(cloudy, access.AccessInfoV3(told, "t"), service) == asked
 
 
 # --- addresses that misbehave ---------------------------------------------------------------------------------------
