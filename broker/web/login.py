@@ -191,6 +191,7 @@ def sign_out(request: Request, at: deps.At) -> Response:
     if person and found:
         context |= _ending(at, found)
         signins.end(at, person, found.id)
+    deps.forget(request)
     # A page, and not a redirect: browsers let no form of ours lead elsewhere (form-action).
     answer = pages.page(request, "login_out.html", context, headers=PRIVATE)
     answer.delete_cookie(cookie, path="/", secure=_secure(at), httponly=True, samesite="lax")

@@ -63,6 +63,11 @@ def test_it_says_you_to_the_one_local_person(make: Callable[..., TestClient]) ->
     assert "you" in header(make(local=True))
 
 
+def test_it_greets_nobody_any_more_once_one_has_signed_out(ada: TestClient) -> None:
+    page = ada.post("/logout").text
+    assert ("Ada" in page, 'href="/login"' in page, 'href="/account"' in page) == (False, True, False)
+
+
 def test_a_name_is_text(make: Callable[..., TestClient], bench: Bench) -> None:
     page = make(guests.cookie(bench.at, "<script>x")).get("/account").text
     assert "<script>x" not in page
