@@ -134,6 +134,27 @@ class IdentitySetting(BaseModel):
         return issuer  # with its last slash, if it has one: some have
 
 
+class PeerSetting(BaseModel):
+    """Another hub that people have an account at, and can connect with a token of theirs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")
+    title: str = ""
+    """What pages call it. Empty: its host."""
+    url: str
+    """Its address, up to what stands before `/hub`: https, or http on this computer."""
+
+    @field_validator("url")
+    @classmethod
+    def _url_takes_tokens(cls, url: str) -> str:
+        address = urlsplit(url)
+        near = address.hostname in ("localhost", "127.0.0.1", "::1")
+        if not address.hostname or not (address.scheme == "https" or (near and address.scheme == "http")):
+            raise ValueError("a peer's address begins with https://, as people's tokens are sent there.")
+        return url.rstrip("/")
+
+
 class KeycloakAdministrator(BaseSettings):
     """Who sets Keycloak up, for `anybinder keycloak init` alone. Only of the environment; whoever is not told is asked for."""
 
@@ -287,6 +308,8 @@ class Settings(BaseSettings):
     """A reference looked up less than this ago is not asked for again."""
     hosts: Mapping[str, HostSetting] = {}
     """By prefix (`gh`, `gl` …): another address of a kind of repository host, a token for it, and what of it may run."""
+    peers: tuple[PeerSetting, ...] = ()
+    """Other hubs that people may connect with a token of theirs."""
     local_tcp_servers: bool = False
     """On this computer, let a repository's `start` serve on a TCP port, which every user of this computer can open."""
     python_downloads: bool = False

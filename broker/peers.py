@@ -1,0 +1,171 @@
+"""Other hubs at which people have an account: their own token for it, kept sealed and checked.
+
+Nothing is launched there yet; the token is stored, and the hub asked whose it is and what it may do.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import sqlalchemy as sa
+
+from broker import connections, errors, people
+from broker.models import Connection
+from broker.service import Service
+from broker.settings import PeerSetting
+from providers import base
+from providers import errors as clouds
+
+TOKEN = base.Kind(
+    name="token",
+    title="A token that you make at that hub",
+    tier=base.Tier.KEPT,
+    fields=(
+        base.Setting(
+            name="token",
+            title="Token",
+            help="A JupyterHub API token of yours, with the scopes servers!user and access:servers!user, and an end.",
+            required=True,
+            secret=True,
+            pattern="[!-~]{8,}",
+        ),
+    ),
+)
+SCOPES = {
+    "servers": "to start your server there, look at it and end it",
+    "access:servers": "to open what runs there",
+}
+MORE_IS_FINE = ("read:", "list:", "delete:servers", "users:activity", "access:servers", "servers", "self")
+"""Beginnings of scopes that come with those that are needed, or only show."""
+SECONDS = 20.0
+
+
+def target_of(name: str) -> str:
+    """What a connection with this peer is called in the table."""
+    return f"peer:{name}"
+
+
+def listed(service: Service) -> dict[str, str]:
+    """The peers that can be connected, by name, each with what pages call it."""
+    return {peer.name: title(peer) for peer in service.settings.peers}
+
+
+def title(peer: PeerSetting) -> str:
+    """What pages call it."""
+    return peer.title or urlsplit(peer.url).netloc
+
+
+def kinds(service: Service, person: people.Person, name: str) -> tuple[base.Kind, ...]:
+    """The ways in which this person can connect this peer; none for visitors, or where there is no such peer."""
+    return (TOKEN,) if name in listed(service) and not person.anonymous else ()
+
+
+def guide(service: Service, person: people.Person, name: str, kind: str) -> base.Guide:
+    """What a person is told and does. Raises NotFound."""
+    if kind not in [each.name for each in kinds(service, person, name)]:
+        raise errors.NotFound("There is no such way to connect. Choose one of those on the page.")
+    peer = _peer(service, name)
+    page = f"{peer.url}/hub/token"
+    return base.Guide(
+        can=(
+            "Start a server in your name there.",
+            "Look at it, and open what runs in it for you.",
+            "End it when you are done.",
+        ),
+        cannot=(
+            "It is shown to that hub and to nobody else.",
+            "Nothing is started there before you choose it as a place to run.",
+        ),
+        steps=(
+            f"Open {page} and ask for a token with the scopes servers!user and access:servers!user that expires in some months.",
+            "Copy it into the field below. It is sealed at once, and never shown again.",
+        ),
+        link=page,
+        link_title=f"Make a token at {title(peer)}",
+        revoke=(f"Open {page} and revoke the token.",),
+        narrows="A token can be limited by scopes, and by its end.",
+    )
+
+
+def check(service: Service, person: people.Person, connection_id: str) -> Connection:
+    """Ask the hub whose token it is and what it may do; what it said is kept in the row that comes back.
+
+    A refusal is a finding, not an error. Raises NotFound, ProviderUnavailable.
+    """
+    found = connections.get(service, person, connection_id)
+    peer = _peer(service, found.target.partition(":")[2])
+    told: dict[str, Any] = {"works": False, "who": "", "findings": [], "checked_at": service.now()}
+    try:
+        secret = connections.opened(service, found)
+        who, scopes = _asked(peer, secret)
+        findings = _findings(scopes)
+        lacking = [each.name for each in findings if each.works is False]
+        trouble = f"The token may not do what is needed: {', '.join(lacking)}. Make one that may." if lacking else ""
+        told |= {"who": who, "works": not lacking, "findings": [_row(each) for each in findings], "trouble": trouble}
+    except clouds.BadCredential as refusal:
+        told["trouble"] = str(refusal)
+    connections.used(service, found, "check", outcome=str(told["trouble"]))
+    with service.db.transaction() as session:
+        session.execute(sa.update(Connection).where(Connection.id == found.id).values(**told))
+    return connections.get(service, person, connection_id)
+
+
+def _peer(service: Service, name: str) -> PeerSetting:
+    found = next((peer for peer in service.settings.peers if peer.name == name), None)
+    if found is None:
+        raise errors.NotFound("That hub is none of those that can be connected here. Ask who runs this broker.")
+    return found
+
+
+def _asked(peer: PeerSetting, token: str) -> tuple[str, list[str]]:
+    """Who the hub says it is, and its scopes. Redirects are not followed: the token goes to this hub only."""
+    headers = {"Authorization": f"token {token}", "Accept": "application/json"}
+    try:
+        with httpx.Client(timeout=SECONDS, follow_redirects=False, trust_env=False) as client:
+            answer = client.get(f"{peer.url}/hub/api/user", headers=headers)
+    except httpx.HTTPError:
+        raise clouds.ProviderUnavailable(f"{title(peer)} does not answer. Try again in a moment.") from None
+    if answer.status_code in (401, 403):
+        raise clouds.BadCredential(f"{title(peer)} does not take this token. Make a new one.")
+    try:
+        row = json.loads(answer.content) if answer.status_code == 200 else {}
+        return str(row["name"]), [str(scope) for scope in row.get("scopes") or ()]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise clouds.ProviderUnavailable(
+            f"{title(peer)} does not answer as a JupyterHub does (status {answer.status_code}). Ask who runs it."
+        ) from None
+
+
+def _findings(scopes: list[str]) -> list[base.Permission]:
+    """Scope by scope what is there; those that are not needed are said."""
+    names = {scope.partition("!")[0] for scope in scopes}
+    found = [
+        base.Permission(
+            name=f"{name}!user",
+            purpose=base.Purpose.LAUNCH,
+            why=why,
+            works=name in names,
+            fix=f"Make a token with the scopes {', '.join(f'{each}!user' for each in SCOPES)}.",
+        )
+        for name, why in SCOPES.items()
+    ]
+    extra = sorted(scope for scope in scopes if not scope.startswith(MORE_IS_FINE))
+    if extra:
+        found.append(
+            base.Permission(
+                name=f"More than is needed: {', '.join(extra[:5])}",
+                purpose=base.Purpose.LAUNCH,
+                why="for nothing that is done here",
+                works=True,
+                fix="Make a token with fewer scopes.",
+            )
+        )
+    return found
+
+
+def _row(found: base.Permission) -> dict[str, Any]:
+    return {**asdict(found), "purpose": found.purpose.value}
