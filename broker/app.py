@@ -108,7 +108,7 @@ async def _told(request: Request, error: Exception) -> Response:
     if isinstance(error, errors.NotSignedIn | errors.SignInAgain) and (led := await login.led(request, error)):
         return led
     status = getattr(error, "status_code", CLOUD_STATUS)
-    return _answer(request, status, str(error), getattr(error, "reason", "error"))
+    return _answer(request, status, login.sentence(request, error), getattr(error, "reason", "error"))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -52,7 +52,7 @@ def person_of(service: Service, secret: str) -> people.Person | None:
     Every few minutes it asks the identity provider, where that lets us: it then takes up to 5 seconds, and the sign-in ends
     where the provider has ended it. A provider that cannot be reached ends nothing.
     """
-    found = _living(service, secret)
+    found = find(service, secret)
     if found is None or openid.identity_of(service, found.issuer) is None:
         return None
     now = service.now()
@@ -84,9 +84,17 @@ def end(service: Service, person: people.Person, sign_in_id: str) -> None:
         raise errors.NotFound("You are not signed in there any more.")
 
 
-def replaced(service: Service, sign_in_id: str) -> None:
-    """Its browser has signed in anew: the one of before is over."""
-    _ended(service, SignIn.id == sign_in_id)
+def find(service: Service, secret: str) -> SignIn | None:
+    """The sign-in of this cookie, while it lasts. Asks nobody."""
+    with service.db.reading() as session:
+        return session.scalars(
+            sa.select(SignIn).where(SignIn.digest == crypto.digest(secret), *_lasting(service))
+        ).one_or_none()
+
+
+def over(service: Service, secret: str) -> None:
+    """The browser of this cookie has signed out, or in anew. May be repeated."""
+    _ended(service, SignIn.digest == crypto.digest(secret))
 
 
 def end_all(service: Service, person: people.Person) -> int:
@@ -148,12 +156,6 @@ def _renewed(service: Service, found: SignIn) -> bool:
         return True
     logins.renewed(service, found.issuer, found.subject, told)
     return True
-
-
-def _living(service: Service, secret: str) -> SignIn | None:
-    living = SignIn.digest == crypto.digest(secret), *_lasting(service)
-    with service.db.reading() as session:
-        return session.scalars(sa.select(SignIn).where(*living)).one_or_none()
 
 
 def _lasting(service: Service) -> tuple[sa.ColumnElement[bool], ...]:

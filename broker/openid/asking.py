@@ -19,6 +19,8 @@ SECONDS = 10.0
 RENEWAL_SECONDS = 5.0
 """For one renewal, which somebody's request waits for."""
 LONGEST_BODY = 1_000_000
+QUIET_SECONDS = 5.0
+"""One that did not answer in time is not asked for so long: else everybody who signs in would wait here at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +37,16 @@ class Asked:
 class Web:
     """One errand: all its questions together take so many seconds at most. Follows no redirects, keeps no cookies."""
 
-    def __init__(self, title: str, seconds: float) -> None:
+    def __init__(self, title: str, seconds: float, slow: dict[str, float] | None = None) -> None:
+        """`slow`: what errands at one provider share, to know when it last did not answer in time."""
         self._title = title
+        self._slow = {} if slow is None else slow
         self._until = time.monotonic() + seconds
 
     def ask(self, asked: Asked) -> httpx.Response:
         """The whole answer, whatever its status. Raises Unavailable."""
+        if self._slow.get("until", 0.0) > time.monotonic():
+            raise Unavailable(self._title, asked.what)
         answer: futures.Future[httpx.Response] = futures.Future()
 
         def run() -> None:
@@ -53,7 +59,9 @@ class Web:
         threading.Thread(target=run, daemon=True, name="openid").start()
         try:
             return answer.result(max(0.0, self._until - time.monotonic()))
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, futures.TimeoutError):
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            if isinstance(error, httpx.TimeoutException | TimeoutError):
+                self._slow["until"] = time.monotonic() + QUIET_SECONDS
             raise Unavailable(self._title, asked.what) from None
 
     def post(self, url: str, data: Mapping[str, str], headers: Mapping[str, str], auth: Any) -> httpx.Response:

@@ -51,7 +51,9 @@ class Provider:
         self.identity = identity
         self.title = identity.title or identity.name
         self.kept: dict[str, Any] = service.identities.setdefault(identity.issuer, {})
-        self.web = asking.Web(self.title, asking.SECONDS if seconds is None else seconds)
+        self.web = asking.Web(
+            self.title, asking.SECONDS if seconds is None else seconds, self.kept.setdefault("slow", {})
+        )
         self._service = service
 
     def known(self) -> Known:

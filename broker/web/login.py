@@ -11,7 +11,7 @@ import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import unquote, urlencode, urlsplit
 
 import structlog
@@ -157,11 +157,9 @@ def callback(request: Request, at: deps.At, provider: str) -> Response:
 
 def _signed_in(request: Request, at: Service, attempt: openid.Attempt, vouched: openid.Vouched) -> Response:
     """A new secret each time: one that somebody planted here before is worth nothing."""
-    before = deps.signed_in(request)
     person_id = logins.signed_in(at, vouched)
     fresh, secret = signins.begin(at, person_id, vouched, request.headers.get("user-agent", ""))
-    if before is not None and before.sign_in:
-        signins.replaced(at, before.sign_in)
+    signins.over(at, request.cookies.get(deps.sign_in_cookie(at.settings), ""))
     log.info("signed_in", person=person_id, provider=attempt.provider, sign_in=fresh.id)
     led = _away(attempt.next)
     _set_cookie(at, led, deps.sign_in_cookie(at.settings), secret, int(at.settings.sign_in_hours * 3600))
@@ -185,12 +183,10 @@ def _linked(request: Request, at: Service, attempt: openid.Attempt, vouched: ope
 def sign_out(request: Request, at: deps.At) -> Response:
     """Sign this browser out here, then at its identity provider where that has a page for it."""
     cookie = deps.sign_in_cookie(at.settings)
-    person = signins.person_of(at, request.cookies.get(cookie, ""))
-    found = signins.get(at, person.sign_in) if person else None
-    context = {"away": None, "provider": "", "trouble": ""}
-    if person and found:
-        context |= _ending(at, found)
-        signins.end(at, person, found.id)
+    secret = request.cookies.get(cookie, "")
+    found = signins.find(at, secret)
+    context = {"away": None, "provider": "", "trouble": "", **(_ending(at, found) if found else {})}
+    signins.over(at, secret)
     deps.forget(request)
     # A page, and not a redirect: browsers let no form of ours lead elsewhere (form-action).
     answer = pages.page(request, "login_out.html", context, headers=PRIVATE)
@@ -244,11 +240,7 @@ async def led(request: Request, error: errors.BrokerError) -> Response | None:
         return None
     if request.url.path.startswith(("/api/", "/agent/")):
         return None
-    wanted = Wanted(
-        next=await _after(request),
-        max_age=getattr(error, "max_age", None),
-        level=getattr(error, "level", ""),
-    )
+    wanted = Wanted(next=await _after(request), **_stepping(at, error))
     if request.method == "GET" and isinstance(error, errors.NotSignedIn):
         return _away(f"/login{wanted.query()}")
     provider = await run_in_threadpool(_provider_of, request, at)
@@ -265,6 +257,23 @@ async def led(request: Request, error: errors.BrokerError) -> Response | None:
         "others": "",
     }
     return pages.page(request, "login_problem.html", context, status=error.status_code, headers=PRIVATE)
+
+
+def _stepping(at: Service, error: errors.BrokerError) -> dict[str, Any]:
+    """What to ask of the identity provider so that this error does not come again."""
+    if not isinstance(error, errors.SignInAgain):
+        return {}
+    age, level = error.max_age, error.level
+    # Without an age the provider would say again that they signed in there yesterday.
+    return {"max_age": int(at.settings.sign_in_hours * 3600) if age is None and not level else age, "level": level}
+
+
+def sentence(request: Request, error: Exception) -> str:
+    """What a script is told, which has no page to be led to."""
+    at = deps.service_of(request)
+    if type(error) is errors.NotSignedIn and at.settings.identities and str(error) == str(errors.NotSignedIn()):
+        return f"Sign in at {openid.home_of(at)}/login, or send an API token that you made there."
+    return str(error)
 
 
 async def _after(request: Request) -> str:

@@ -67,6 +67,7 @@ def test_a_page_that_needs_somebody_leads_to_signing_in_and_back(browser: TestCl
 def test_a_script_is_told_and_not_led(browser: TestClient) -> None:
     answer = browser.get("/api/launches", headers={"Accept": "application/json"})
     assert (answer.status_code, answer.json()["reason"]) == (401, "not_signed_in")
+    assert f"{HERE}/login" in answer.json()["detail"]
     assert browser.get("/api/launches").status_code == 401
 
 

@@ -371,6 +371,21 @@ def test_a_provider_that_hangs_hangs_nobody_here(
     assert time.monotonic() - begun < 3
 
 
+def test_one_that_hangs_does_not_make_everybody_wait(
+    hub: Bench, campus: OpenIdDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "SECONDS", 0.5)
+    campus.faults["discovery"] = "hang"
+    for _ in range(3):
+        with pytest.raises(openid.Unavailable):
+            walk(hub, campus)
+    assert campus.count("/.well-known/") == 1
+    monkeypatch.setattr(asking, "QUIET_SECONDS", 0.0)
+    hub.at.identities.clear()
+    campus.faults.clear()
+    assert walk(hub, campus).subject == "ada-1"
+
+
 def test_one_sign_in_waits_ten_seconds_in_all_and_a_renewal_less() -> None:
     assert asking.SECONDS <= 10
     assert asking.RENEWAL_SECONDS < asking.SECONDS

@@ -307,6 +307,24 @@ def test_a_sign_in_of_too_long_ago_is_asked_for_again(strict: Bench, campus: Ope
         assert browser.post("/launch", data=typed, headers=OWN).status_code == 303
 
 
+def test_whoever_signed_in_yesterday_is_asked_anew_by_the_provider(
+    hub: Bench, campus: OpenIdDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the provider would say again and again that it was yesterday."""
+
+    def refused(*_: Any) -> None:
+        raise errors.SignInAgain
+
+    campus.authenticated_ago = 24 * 3600
+    with browser_of(hub) as browser:
+        campus.sign_in(browser)
+        assert not people.recent(hub.at, asks(hub, browser))  # type: ignore[arg-type]
+        monkeypatch.setattr(launches, "request", refused)
+        page = browser.post("/launch", data={"repo": "x"}, headers=OWN)
+        campus.sign_in(browser, path=way(page.text))
+        assert people.recent(hub.at, asks(hub, browser))  # type: ignore[arg-type]
+
+
 def test_scripts_are_told_to_sign_in_again(strict: Bench, campus: OpenIdDouble) -> None:
     with browser_of(strict) as browser:
         campus.sign_in(browser)
