@@ -65,7 +65,10 @@ class Caller:
         if service not in self._clients:
             self._clients[service] = _client(service, self._place, self._keys)
         client = self._clients[service]
-        return client._make_api_call(operation, dict(parameters))  # the names of AWS's own documentation and policies
+        answer: dict[str, Any] = client._make_api_call(
+            operation, dict(parameters)
+        )  # the names of AWS's own documentation and policies
+        return answer
 
 
 def _client(service: str, place: Place, keys: Keys | None) -> Any:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, UnknownRegionError
 
 from providers.accounts_only import AccountsOnly
 from providers.aws import guides, narrowing, permissions
-from providers.aws.clients import Caller, Keys, Place, profile_keys
+from providers.aws.clients import Caller, Keys, Place, bare_session, profile_keys
 from providers.base import (
     Assertion,
     Connection,
@@ -58,8 +58,7 @@ PROFILE = Setting(
     pattern=r"[\w.@+-][\w.@+ -]{0,63}",
     example="default",
 )
-REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}")
-PARTITIONS = {"cn": "aws-cn", "us-gov": "aws-us-gov"}
+REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}")
 
 
 class AwsProvider(AccountsOnly, Provider):
@@ -78,7 +77,7 @@ class AwsProvider(AccountsOnly, Provider):
             help="Address of the operator's copy of the CloudFormation template in S3. With it people connect by one link, "
             "without by a script that they paste.",
         ),
-        Setting(name="partition", help="aws, aws-cn or aws-us-gov. Empty: the one of the region."),
+        Setting(name="partition", help="aws, aws-cn, aws-us-gov or a private one. Empty: the one of the region."),
         Setting(
             name="endpoint_url",
             help="Address of a private partition that answers for every service. Empty: AWS's own addresses.",
@@ -90,10 +89,9 @@ class AwsProvider(AccountsOnly, Provider):
         region = self.configuration.get("region", "")
         if not REGION.fullmatch(region):
             raise InvalidOrder("AWS needs its setting region, like eu-central-1.")
-        prefix = next((prefix for prefix in PARTITIONS if region.startswith(f"{prefix}-")), "")
         self.place = Place(
             region=region,
-            partition=self.configuration.get("partition") or PARTITIONS.get(prefix, "aws"),
+            partition=self.configuration.get("partition") or _partition_of(region),
             endpoint_url=self.configuration.get("endpoint_url", ""),
         )
 
@@ -175,7 +173,14 @@ class AwsProvider(AccountsOnly, Provider):
         return Credential(who=self._who(found.secret), expires_at=found.expires_at, secret=found.secret)
 
     def _who(self, keys: Keys) -> str:
-        return Caller(self.place, keys).ask("sts", "GetCallerIdentity")["Arn"]
+        return str(Caller(self.place, keys).ask("sts", "GetCallerIdentity")["Arn"])
+
+
+def _partition_of(region: str) -> str:
+    try:
+        return str(bare_session().get_partition_for_region(region))
+    except UnknownRegionError:
+        raise InvalidOrder(f"AWS has no region {region}. Correct it, or name its partition.") from None
 
 
 def _credential(who: str, given: Mapping[str, object]) -> Credential:

@@ -16,7 +16,11 @@ from providers.base import Guide, Purpose, Trust
 
 AUDIENCE = "sts.amazonaws.com"
 ROLES = {Purpose.LAUNCH: "AnybinderLaunch", Purpose.REAP: "AnybinderReap"}
-CONSOLES = {"aws-cn": "console.amazonaws.cn", "aws-us-gov": "console.amazonaws-us-gov.com"}
+CONSOLES = {
+    "aws": "console.aws.amazon.com",
+    "aws-cn": "console.amazonaws.cn",
+    "aws-us-gov": "console.amazonaws-us-gov.com",
+}
 TEMPLATE = "anybinder-aws.yaml"
 CAN = (
     "start machines in one region, each marked as this broker's, while you are signed in here",
@@ -44,13 +48,17 @@ def web_identity(place: Place, trust: Trust, settings: Mapping[str, str], templa
     """One link where the operator keeps the template in S3, else one script to paste; both make the same stack."""
     parameters = stack_parameters(place, trust)
     stack = stack_name(trust)
-    link = _quick_create(place, template_url, stack, parameters) if template_url else ""
+    link = _quick_create(place, template_url, stack, parameters) if template_url and place.partition in CONSOLES else ""
+    port = (
+        "AWS takes no issuer whose address has a port. Whoever runs this broker must give it an address without one.",
+    )
     by_link = "Open the link, read what the stack makes, tick the box at its end and press “Create stack”."
     by_script = "Open AWS CloudShell in your account, paste the script and press Enter; it may be run again."
     return Guide(
         can=CAN,
         cannot=CANNOT,
         steps=(
+            *(port if ":" in _host(trust) else ()),
             by_link if link else by_script,
             "Enter the 12 digits of your account below; the stack shows them under “Outputs”, the script at its end.",
             "Press “Check”.",
@@ -147,9 +155,8 @@ def _subject(trust: Trust) -> str:
 
 
 def _quick_create(place: Place, template_url: str, stack: str, parameters: Mapping[str, str]) -> str:
-    console = CONSOLES.get(place.partition, "console.aws.amazon.com")
     asked = {"templateURL": template_url, "stackName": stack, **{f"param_{k}": v for k, v in parameters.items()}}
-    where = f"https://{place.region}.{console}/cloudformation/home?region={place.region}"
+    where = f"https://{place.region}.{CONSOLES[place.partition]}/cloudformation/home?region={place.region}"
     return f"{where}#/stacks/create/review?{urlencode(asked, quote_via=quote)}"
 
 

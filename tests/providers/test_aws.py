@@ -222,6 +222,22 @@ class TestRefusals(OverAws):
     def test_a_settings_mistake_is_named_at_once(self):
         with pytest.raises(InvalidOrder, match="region"):
             AwsProvider({"region": "http://elsewhere"})
+        with pytest.raises(InvalidOrder, match="AWS has no region"):
+            AwsProvider({"region": "xx-nowhere-1"})
+
+    @pytest.mark.parametrize(
+        ("region", "partition", "host"),
+        [
+            ("us-east-1", "aws", "sts.us-east-1.amazonaws.com"),
+            ("eu-central-1", "aws", "sts.eu-central-1.amazonaws.com"),
+            ("cn-north-1", "aws-cn", "sts.cn-north-1.amazonaws.com.cn"),
+            ("us-gov-west-1", "aws-us-gov", "sts.us-gov-west-1.amazonaws.com"),
+        ],
+    )
+    def test_tokens_go_to_the_regions_own_address(self, region, partition, host):
+        place = AwsProvider({"region": region}).place
+        assert place.partition == partition
+        assert clients._client("sts", place, None).meta.endpoint_url == f"https://{host}"
 
     def test_buying_is_refused_with_one_honest_sentence(self, provider, account, issuer):
         credential = provider.sign_in(LAUNCH, token(issuer))
@@ -397,6 +413,10 @@ class TestGuides:
         assert "templateURL=https%3A%2F%2Ft.s3.amazonaws.com%2Ft.yaml" in guide.link
         assert f"param_LaunchSubject=launch%3A{SUBJECT}" in guide.link
         assert self.provider.guide("web_identity", TRUST, {}).link == ""
+
+    def test_a_broker_whose_address_has_a_port_is_told_that_aws_takes_none(self):
+        there = replace(TRUST, issuer="https://issuer.example:8443")
+        assert "AWS takes no issuer whose address has a port" in self.provider.guide("web_identity", there, {}).steps[0]
 
     def test_the_script_is_one_that_a_shell_reads(self):
         script = self.provider.guide("web_identity", TRUST, {}).script
