@@ -39,8 +39,8 @@ SCOPES = {
     "servers": "to start your server there, look at it and end it",
     "access:servers": "to open what runs there",
 }
-MORE_IS_FINE = ("read:", "list:", "delete:servers", "users:activity", "access:servers", "servers", "self")
-"""Beginnings of scopes that come with those that are needed, or only show."""
+COME_ALONG = ("start:servers", "delete:servers")
+"""What JupyterHub adds by itself to those; and it shows what it also adds as `read:…`."""
 SECONDS = 20.0
 
 
@@ -102,7 +102,7 @@ def check(service: Service, person: people.Person, connection_id: str) -> Connec
     try:
         secret = connections.opened(service, found)
         who, scopes = _asked(peer, secret)
-        findings = _findings(scopes)
+        findings = _findings(who, scopes)
         lacking = [each.name for each in findings if each.works is False]
         trouble = f"The token may not do what is needed: {', '.join(lacking)}. Make one that may." if lacking else ""
         told |= {"who": who, "works": not lacking, "findings": [_row(each) for each in findings], "trouble": trouble}
@@ -140,9 +140,12 @@ def _asked(peer: PeerSetting, token: str) -> tuple[str, list[str]]:
         ) from None
 
 
-def _findings(scopes: list[str]) -> list[base.Permission]:
-    """Scope by scope what is there; those that are not needed are said."""
+def _findings(who: str, scopes: list[str]) -> list[base.Permission]:
+    """Scope by scope what is there; those that are not needed are said, as are those that reach further than this person."""
     names = {scope.partition("!")[0] for scope in scopes}
+    own = (f"!user={who}", f"!server={who}/")
+    fine = [scope for scope in scopes if "!" in scope and scope[scope.index("!") :].startswith(own)]
+    fine = [scope for scope in fine if scope.startswith("read:") or scope.partition("!")[0] in (*SCOPES, *COME_ALONG)]
     found = [
         base.Permission(
             name=f"{name}!user",
@@ -153,7 +156,7 @@ def _findings(scopes: list[str]) -> list[base.Permission]:
         )
         for name, why in SCOPES.items()
     ]
-    extra = sorted(scope for scope in scopes if not scope.startswith(MORE_IS_FINE))
+    extra = sorted(set(scopes) - set(fine))
     if extra:
         found.append(
             base.Permission(

@@ -36,6 +36,7 @@ def main(arguments: list[str]) -> int:
         if spec.get("engine"):
             return in_container(spec)
         place = cache.found(spec) or cache.build(spec)
+        spec.pop("key", None)  # it has been of no use where the environment was found
         server = session.prepare(spec, place)
     except programs.Failed as failure:
         programs.tell("failed", str(failure))
@@ -49,6 +50,7 @@ def in_container(spec: dict[str, Any]) -> int:
     from broker.environments import container, images
 
     image = images.image_for(spec)
+    spec.pop("key", None)
     server = {} if spec.get("build_only") else {"server": container.prepare(spec, image)}
     programs.tell("built", "The image is ready", image=image, **server)
     return 0

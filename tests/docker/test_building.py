@@ -44,15 +44,19 @@ class Run:
         self.spec = spec
         self.events: list[dict[str, Any]] = []
         path = Path(spec["home"]) / "spec.json"
-        path.write_text(json.dumps(spec))
+        key = spec.pop("key", None)
+        path.write_text(json.dumps({**spec, "keyed": key is not None}))
         self.process = subprocess.Popen(
             [sys.executable, "-I", str(FOLDER), str(path)],
             env={**os.environ, **engine.environment, "ANYBINDER_SECRET": SECRET},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
+        assert self.process.stdin is not None
+        with self.process.stdin as given:
+            given.write(json.dumps(key))
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
@@ -148,6 +152,24 @@ def yard(tmp_path: Path, engine: Engine) -> Iterator[Yard]:
     made = Yard(tmp_path, engine)
     yield made
     made.close()
+
+
+def test_a_private_repository_is_built_with_a_key_that_no_layer_has_into_an_image_that_nobody_can_name(yard):
+    """Nor is it handed to the registry that backends share."""
+    secret, files = "the-canary-secret-of-ada", {"requirements.txt": "", "README.md": "nobody's business"}
+    yard.server.private.add("o/r")
+    yard.server.rights[secret] = {"o/r"}
+    key = {"origin": yard.server.url, "user": "oauth2", "secret": secret}
+    spec = yard.spec(files, private=True, key=key)
+    run = yard.start(spec).end()
+    assert "nobody's business" in yard.inside(run.image, "cat README.md")
+    inside = yard.inside(run.image, f"grep -rls {secret} / --exclude-dir=proc --exclude-dir=sys; env; cat .git/config")
+    told = yard.engine.docker("image", "inspect", run.image) + yard.engine.docker("history", "--no-trunc", run.image)
+    assert secret not in inside + told + json.dumps(run.events)
+    assert not [path for path in yard.folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+    assert yard.start(spec).end().image == run.image  # found again by who has the right to it
+    stranger = yard.start({**{name: spec[name] for name in spec if name != "key"}, "private": False}).end()
+    assert "does not" in stranger.failure or "fetched" in stranger.failure
 
 
 def leftovers(run: Run) -> list[str]:
