@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, NoReturn
 
 from keystoneauth1 import access
@@ -105,6 +106,8 @@ class OpenStackProvider(base.Provider):
     def __init__(self, configuration: Mapping[str, str]) -> None:
         super().__init__(configuration)
         self.cloud = clouds.chosen(configuration)
+        if (file := configuration.get("ca_file", "")) and not Path(file).is_file():
+            raise InvalidOrder(f"“ca_file” names {file}, which is not there.")
         self.identity_provider = configuration.get("identity_provider", "")
         self.protocol = configuration.get("protocol") or "openid"
         self.kinds = (*([OIDC] if self.identity_provider else []), APPLICATION_CREDENTIAL)

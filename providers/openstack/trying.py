@@ -85,8 +85,10 @@ def _try(
         return False, f"The cloud offers its service “{need.service}” without encryption. Tell its operators."
     if rules is not None and not needs.allows(rules, rule):
         return False, _add(rule)
-    if need.method != "GET" or "{" in need.path:
+    if need.method != "GET":
         return None, _only_looks(known)
+    if "{" in need.path:
+        return None, ""  # there is no machine to ask for
     left = until - time.monotonic()
     if left < LEAST_SECONDS:
         raise ProviderUnavailable("The cloud answers too slowly to be checked now. Try again later.")
@@ -96,20 +98,18 @@ def _try(
 
 
 def _heard(answer: requests.Response, need: Need, rules: Rules, known: access.AccessInfoV3) -> tuple[bool | None, str]:
-    if answer.ok:
+    if answer.status_code == HTTPStatus.OK:
         return True, ""
     if answer.status_code == HTTPStatus.UNAUTHORIZED and rules is not None:
         return (
             False,
-            f"The service “{need.service}” does not heed its access rule as it should. Tell the cloud's operators.",
+            f"The cloud's service “{need.service}” refuses what the access rule allows. Tell the cloud's operators.",
         )
     if answer.status_code == HTTPStatus.UNAUTHORIZED:
         raise BadCredential("The cloud takes the token no more: it was revoked while it was checked. Sign in again.")
     if answer.status_code == HTTPStatus.FORBIDDEN:
-        return (
-            False,
-            f"Your role in the project ({', '.join(keystone.roles(known))}) may not do this. Ask for the role “member” there.",
-        )
+        held = ", ".join(keystone.roles(known))
+        return False, f"Your role in the project ({held}) may not do this. Ask for the role “member” there."
     return None, f"The cloud answers {answer.status_code}, which says neither yes nor no."
 
 
@@ -140,5 +140,5 @@ def _add(rule: Mapping[str, str]) -> str:
 
 def _only_looks(known: access.AccessInfoV3) -> str:
     if keystone.roles(known) == ["reader"]:
-        return "Your only role there is “reader”, which in most clouds may look and do nothing else: ask for “member”."
+        return "Its only role is “reader”, which in most clouds may look and do nothing else: “member” may."
     return ""

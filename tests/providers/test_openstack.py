@@ -59,6 +59,7 @@ def test_every_preset_says_where_it_is_where_that_was_read_and_when():
         ({"auth_url": "http://cloud.example.org:5000/v3"}, "is the https address"),
         ({"auth_url": "https://me@cloud.example.org/v3"}, "is the https address"),
         ({"auth_url": "file:///etc/passwd"}, "is the https address"),
+        ({"preset": "jetstream2", "ca_file": "/nonexistent.pem"}, "“ca_file” names /nonexistent.pem"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_a_sentence(configuration, says):
@@ -299,6 +300,53 @@ def test_no_secret_is_shown_or_logged(listener, caplog):
     assert found.secret["token"] == "canary-of-a-token"
     for words in (repr(found), repr(CONNECTION), caplog.text):
         assert "canary" not in words
+
+
+CATALOGUE = [
+    {"type": kind, "name": kind, "endpoints": [{"interface": "public", "region": "", "region_id": "", "url": kind}]}
+    for kind in ("compute", "image")
+]
+
+
+@pytest.mark.parametrize(
+    ("status", "works", "says"),
+    [
+        (200, True, ""),
+        (302, None, "says neither yes nor no"),
+        (403, False, "Your role in the project (member) may not do this"),
+        (404, None, "says neither yes nor no"),
+    ],
+)
+def test_what_services_may_answer_when_a_permission_is_tried(listener, status, works, says):
+    tried = checked(listener, status)["compute GET /v2.1/limits"]
+    assert tried.works is works and says in tried.fix
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(401, BadCredential), (500, ProviderUnavailable), (429, ProviderUnavailable)]
+)
+def test_what_says_nothing_of_permissions_is_no_finding(listener, status, error):
+    with pytest.raises(error):
+        checked(listener, status)
+
+
+def checked(listener: Listener, status: int) -> dict[str, base.Permission]:
+    """What `check` finds where every service answers so."""
+    published = json.loads(json.dumps(CATALOGUE).replace('"url": "', f'"url": "{listener.url}/'))
+    told = {"token": {**TOKEN["token"], "catalog": published}}
+    listener.answer = lambda request: reply(request, status, b"{}", location="/elsewhere")
+    secret = {"token": "t", "told": json.dumps(told)}
+    found = listener.provider.check(CONNECTION, base.Credential(who="ada", secret=secret))
+    return {each.name.replace("/compute", "", 1): each for each in found}
+
+
+def test_a_token_is_sent_to_no_service_without_encryption():
+    endpoint = {"interface": "public", "region": "one", "region_id": "one", "url": "http://nova.example.org/v2.1"}
+    told = {"token": {**TOKEN["token"], "catalog": [{"type": "compute", "name": "nova", "endpoints": [endpoint]}]}}
+    credential = base.Credential(who="ada", secret={"token": "t", "told": json.dumps(told)})
+    found = OpenStackProvider({"auth_url": ELSEWHERE}).check(CONNECTION, credential)
+    tried = [each for each in found if each.name.startswith("compute ")]
+    assert tried and all(each.works is False and "without encryption" in each.fix for each in tried)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
