@@ -247,7 +247,7 @@ def _checked(request: Request, at: Service, asking: people.Person, target: targe
         told = Wrong(status=getattr(error, "status_code", 502), trouble=str(error))
         target = targets.named(at, asking, target.name)
         return _show(request, at, asking, target, target.way(), back, told)
-    return RedirectResponse(_address(target, back) + "#found", status_code=pages.SEE_OTHER)
+    return RedirectResponse(_address(target, back) + "#outcome", status_code=pages.SEE_OTHER)
 
 
 def _show(
@@ -291,7 +291,7 @@ def _shown(at: Service, found: Connection | None) -> dict[str, Any] | None:
         "trouble": found.trouble,
         "checked_at": _iso(found.checked_at),
         "ends_at": _iso(found.ends_at),
-        "findings": _by_purpose(found.findings),
+        "groups": _by_purpose(found.findings),
         "refused": any(each["name"] == connections.SIGNING_IN and not each["works"] for each in found.findings),
         "missing": sum(each["works"] is False for each in found.findings),
         "untried": sum(each["works"] is None for each in found.findings),
@@ -299,12 +299,17 @@ def _shown(at: Service, found: Connection | None) -> dict[str, Any] | None:
 
 
 def _by_purpose(findings: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Under a heading each, what is missing first; what one purpose is told of another's is under the other's."""
+    """Under a heading each, what is missing first. Nothing where both were refused alike: that is one sentence, said once."""
+    refused = {each["fix"] for each in findings if each["name"] == connections.SIGNING_IN and not each["works"]}
+    if len(refused) == 1 and len(findings) == len(WHILE):
+        return []
     groups = []
     for purpose, title in WHILE.items():
         of_it = [each for each in findings if each["purpose"] == purpose.value]
-        if of_it:
-            groups.append({"title": title, "rows": sorted(of_it, key=lambda each: each["works"] is not False)})
+        # Whatever else works has been tried with that sign-in: it need not be said.
+        rows = [each for each in of_it if not (each["name"] == connections.SIGNING_IN and each["works"])] or of_it
+        if rows:
+            groups.append({"title": title, "rows": sorted(rows, key=lambda each: each["works"] is not False)})
     return groups
 
 

@@ -97,7 +97,7 @@ def test_a_check_shows_permission_by_permission_what_was_found(browser: TestClie
     cloud.missing = set()
     page = words(browser.post("/connect/desk/check").text)
     assert "Connected, and it works" in page
-    assert "missing" not in page.partition('id="found"')[2].partition("</section>")[0]
+    assert "missing" not in page.partition('id="outcome"')[2].partition("</section>")[0]
 
 
 def test_what_is_told_appears_in_the_guide_afterwards(browser: TestClient) -> None:
