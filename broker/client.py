@@ -79,14 +79,12 @@ class Client:
 
     def _ask(self, method: str, path: str, body: object, *, accept: str, seconds: float) -> http.client.HTTPResponse:
         connection = self._connection(seconds)
-        form = isinstance(body, str)
-        headers = {
-            "Accept": accept,
-            "Content-Type": "application/x-www-form-urlencoded" if form else "application/json",
-        }
+        sent = body if body is None or isinstance(body, str) else json.dumps(body)
+        kind = "application/x-www-form-urlencoded" if isinstance(body, str) else "application/json"
+        headers = {"Accept": accept, "Content-Type": kind}
         headers |= {"Authorization": f"Bearer {self.key}"} if self.key else {}
         try:
-            connection.request(method, path, body if body is None or form else json.dumps(body), headers)
+            connection.request(method, path, sent, headers)
             answer = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise self._silent(error) from error

@@ -52,8 +52,9 @@ def logout(url: Url = None) -> None:
         revoked = _revoke(hub)
         hubs.forget(default_home(), hub.url)
     if revoked:
-        return say(f"Logged out of {hub.url}.")
-    return give_up(
+        say(f"Logged out of {hub.url}.")
+        return
+    give_up(
         f"Forgotten here, but {hub.url} does not answer: the token is good there until it ends. Revoke it at {hub.url}/account."
     )
 

@@ -104,8 +104,8 @@ def collect(
         token, text = devices.collect(at, device_code)
     except errors.BrokerError as refusal:
         said = {"error": refusal.reason, "error_description": str(refusal)}
-        told = {"detail": str(refusal), "reason": refusal.reason, **said}
-        return JSONResponse(told, status_code=refusal.status_code, headers=UNSTORED)
+        said |= {"detail": str(refusal), "reason": refusal.reason}
+        return JSONResponse(said, status_code=refusal.status_code, headers=UNSTORED)
     left = token.ends_at - at.now()
     told = {
         "access_token": text,

@@ -204,6 +204,17 @@ def test_many_are_moved_in_small_steps(at: service.Service) -> None:
     assert resealing.reseal(at).done == {}
 
 
+def test_the_same_on_postgresql(home: Path, postgres_url: str) -> None:
+    made = service.build(settings.Settings(home=home, database_url=postgres_url))  # type: ignore[arg-type]
+    filled(made, 7)
+    name = sealing.add_first(made.settings)
+    came = resealing.reseal(made, batch=3)
+    assert (came.done["connections"], came.done["sign_ins"], came.shut) == (7, 7, ())
+    assert set(resealing.under(made)) == {name}
+    assert opened(made) == came.done.total()
+    made.close()
+
+
 def test_without_a_ring_nothing_is_touched(home: Path) -> None:
     made = service.build(settings.Settings(home=home, sealing_key_file=home / "missing"))
     with pytest.raises(errors.BadRequest, match="cannot be read"):

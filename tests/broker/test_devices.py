@@ -233,3 +233,30 @@ def test_a_computer_may_call_itself_anything(name: str) -> None:
     shown = devices.shown_name(name)
     assert 0 < len(shown) <= 64
     assert shown.isprintable()
+
+
+def test_on_postgresql_of_many_at_once_one_gets_a_token(make_bench: Callable[..., Bench], postgres_url: str) -> None:
+    at = make_bench(database_url=postgres_url).at
+    begun = devices.begin(at, name="x", scopes=["read"], asked_from="here")
+    with pytest.raises(devices.Waiting):
+        devices.collect(at, begun.device_code)
+    devices.decide(at, people.LOCAL, begun.user_code, let_in=True)
+    with at.db.transaction() as session:
+        session.execute(sa.update(DeviceLogin).values(polled_at=None))
+    together = threading.Barrier(6)
+
+    def collect(_: int) -> int:
+        together.wait()
+        try:
+            return len([devices.collect(at, begun.device_code)])
+        except (devices.Unknown, devices.TooSoon):
+            return 0
+
+    with ThreadPoolExecutor(6) as threads:
+        got = sum(threads.map(collect, range(6)))
+    assert got <= 1
+    assert len(api_tokens.of(at, people.LOCAL)) == got
+    for token in api_tokens.of(at, people.LOCAL):
+        api_tokens.revoke(at, people.LOCAL, token.id)
+        api_tokens.revoke(at, people.LOCAL, token.id)
+    assert api_tokens.of(at, people.LOCAL) == []
