@@ -45,6 +45,14 @@ class Accounts:
             self.cloud.secrets |= set(typed.values())
         return made
 
+    def has_bought(self, name: str, **how: str) -> Connection:
+        """Connected, and something was bought there once."""
+        made = self.connects(name, **how)
+        launch = self.bench.run(self.asks(name))
+        launches.stop(self.at, launch.id)
+        self.bench.until_stopped(launch)
+        return made
+
     def disconnects(self, made: Connection) -> None:
         connections.disconnect(self.at, people.known(self.at, made.person), made.id)
 
@@ -303,41 +311,48 @@ def test_whoever_waits_in_a_queue_too_long_signs_in_again(accounts: Accounts) ->
 
 
 def test_an_account_that_does_not_let_us_in_keeps_no_other_from_being_swept(accounts: Accounts) -> None:
-    shut, well = accounts.connects("ada"), accounts.connects("bob")
+    first, second, third = (accounts.has_bought(name) for name in ("ada", "bob", "eve"))
     lost = accounts.bench.run(accounts.asks("bob"))
-    accounts.connects("eve")
-    told = identity.trust(accounts.at, shut.subject)
+    told = identity.trust(accounts.at, first.subject)
     accounts.cloud.trusted -= {told.reap_subject}
+    accounts.at.accounts.clear()
     order = accounts.bench.order(lost)
     with accounts.at.db.transaction() as session:  # the table believes that it is over, and it is not
         session.execute(sa.update(Launch).where(Launch.id == lost.id).values(state=State.STOPPED))
     found = [finding for finding in reaper.sweep(accounts.at) if finding.instance.tag]
     assert {finding.verdict for finding in found} == {"unwanted"}
     assert order.id not in accounts.cloud.instances_by_order, "ended all the same"
-    assert well.id != shut.id
+    reached = [made.id for made, _ in connections.to_sweep(accounts.at, accounts.backend) if made]
+    assert set(reached) == {second.id, third.id}
 
 
 def test_a_ring_that_lacks_a_key_keeps_no_other_account_from_being_swept(accounts: Accounts) -> None:
-    made = accounts.connects("ada", kind="kept", key=KEY)
-    accounts.connects("bob")
+    made = accounts.has_bought("ada", kind="kept", key=KEY)
+    other = accounts.has_bought("bob")
+    accounts.at.accounts.clear()
     with accounts.at.db.transaction() as session:
         session.execute(sa.update(Connection).where(Connection.id == made.id).values(secret=b"\x01\x03old" + bytes(80)))
-    reached = [connection for connection, _ in connections.to_sweep(accounts.at, accounts.backend) if connection]
-    assert [connection.person for connection in reached] == ["bob"]
+    reached = [connection.id for connection, _ in connections.to_sweep(accounts.at, accounts.backend) if connection]
+    assert reached == [other.id]
 
 
 def test_a_sweep_signs_in_to_each_account_by_the_grant_that_ends(accounts: Accounts) -> None:
-    accounts.connects("ada")
-    accounts.connects("bob")
+    accounts.has_bought("ada")
+    accounts.has_bought("bob")
+    accounts.connects("eve")  # who has never bought anything: nothing is there to look for
     accounts.clock.move(days=3)
+    before = len(accounts.cloud.signed_in)
     reaper.sweep(accounts.at)
-    assert accounts.purposes() == [REAP, REAP]
+    reaper.sweep(accounts.at)
+    assert accounts.purposes()[before:] == [REAP, REAP]
 
 
 def test_an_account_from_which_all_is_gone_is_swept_no_more(accounts: Accounts) -> None:
-    accounts.disconnects(accounts.connects())
+    made = accounts.has_bought("ada")
+    accounts.disconnects(made)
+    before = len(accounts.cloud.signed_in)
     reaper.sweep(accounts.at)
-    assert accounts.cloud.signed_in == []
+    assert len(accounts.cloud.signed_in) == before
 
 
 # --- with machines of the fake cloud -----------------------------------------------------------------------------------
