@@ -177,7 +177,7 @@ class Client:
     def _said(self, error: str) -> errors.BrokerError:
         """What its `error` means to the person. Its own description may hold anything, and is not shown."""
         if error == "access_denied":
-            return Cancelled(f"You were not signed in: {self._title} says that you cancelled, or may not use this.")
+            return Cancelled(f"{self._title} says that you cancelled, or may not use this. Nothing has changed here.")
         if error in ("temporarily_unavailable", "server_error"):
             return Unavailable(self._title, "it says so itself")
         known = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import html
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -132,6 +133,27 @@ def test_a_person_is_told_by_nothing_their_provider_says(hub: Bench) -> None:
     made = person(hub)
     assert "ada" not in made.id
     assert made.id not in ("local", "anonymous")
+
+
+def test_somebody_who_comes_twice_at_once_is_one_person(hub: Bench) -> None:
+    at_once(hub)
+
+
+@pytest.mark.production
+def test_somebody_who_comes_twice_at_once_is_one_person_on_postgresql(
+    make_bench: Callable[..., Bench], postgres_url: str, campus: OpenIdDouble
+) -> None:
+    at_once(make_bench(identities=(campus.setting(),), database_url=postgres_url))
+
+
+def at_once(hub: Bench) -> None:
+    found: list[str] = []
+    comes = [threading.Thread(target=lambda: found.append(person(hub).id)) for _ in range(6)]
+    for each in comes:
+        each.start()
+    for each in comes:
+        each.join()
+    assert (len(found), len(set(found)), len(rows(hub, Profile))) == (6, 1, 1)
 
 
 # --- what is open to them -------------------------------------------------------------------------------------------
@@ -291,6 +313,31 @@ def test_all_that_the_other_had_is_theirs(hub: Bench, orcid: OpenIdDouble) -> No
     assert api_tokens.person_of(hub.at, token).id == ada.id  # type: ignore[union-attr]
     assert signins.person_of(hub.at, secret).id == ada.id  # type: ignore[union-attr]
     assert launches.get(hub.at, people.known(hub.at, ada.id), launch.id).name == "notes"
+
+
+@pytest.mark.production
+def test_two_become_one_on_postgresql_as_well(
+    make_bench: Callable[..., Bench], postgres_url: str, campus: OpenIdDouble, orcid: OpenIdDouble
+) -> None:
+    hub = make_bench(identities=(campus.setting(), orcid.setting()), database_url=postgres_url)
+    test_all_that_the_other_had_is_theirs(hub, orcid)
+
+
+@pytest.mark.production
+def test_what_both_have_is_had_once_on_postgresql_as_well(
+    make_bench: Callable[..., Bench], postgres_url: str, campus: OpenIdDouble, orcid: OpenIdDouble
+) -> None:
+    hub = make_bench(identities=(campus.setting(), orcid.setting()), database_url=postgres_url)
+    ada, other = both(hub, orcid)
+    for who in (ada, other):
+        launched(hub, who, "notes")
+        connection(hub, who, who.id[:12], "backend:desk")
+        with hub.at.db.transaction() as session:
+            session.add(Consent(person=who.id, repo_url="r", commit="c", at=hub.clock()))
+    logins.link(hub.at, ada, vouched(hub, "0000-0001", orcid.issuer))
+    assert len({launch.name for launch in rows(hub, Launch)}) == 2
+    assert [bool(row.removed_at) for row in rows(hub, Connection)].count(False) == 1
+    assert len(rows(hub, Consent)) == 1
 
 
 def device_login(hub: Bench, who: people.Person) -> DeviceLogin:
