@@ -191,10 +191,10 @@ def test_a_client_that_leaves_during_the_look_up_is_waited_for(hub: Hub, monkeyp
     asked, go = threading.Event(), threading.Event()
     resolve = hub.bench.at.repos.resolve
 
-    def slowly(spec: Any) -> Any:
+    def slowly(*what: Any) -> Any:
         asked.set()
         assert go.wait(20)
-        return resolve(spec)
+        return resolve(*what)
 
     monkeypatch.setattr(hub.bench.at.repos, "resolve", slowly)
     with hub.build() as stream:
@@ -216,7 +216,7 @@ def test_a_slow_look_up_is_kept_alive_too(hub: Hub, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(events, "KEEPALIVE_SECONDS", 0.01)
     go = threading.Event()
     resolve = hub.bench.at.repos.resolve
-    monkeypatch.setattr(hub.bench.at.repos, "resolve", lambda spec: go.wait(20) and resolve(spec))
+    monkeypatch.setattr(hub.bench.at.repos, "resolve", lambda *asked: go.wait(20) and resolve(*asked))
     with hub.build() as stream:
         until(lambda: stream.blocks.count(":keepalive") > 2, what="keep-alives")
         assert hub.launches() == []
