@@ -29,8 +29,8 @@ UNBANNED = ("/health", "/versions", "/agent/", "/build/")
 BACKCHANNEL = re.compile(r"/login/[a-z0-9-]+/backchannel")
 """Where identity providers tell us whom they have signed out."""
 CHANGING = ("POST", "PUT", "PATCH", "DELETE")
-COOKIELESS = re.compile(r"/api/device(/token)?|/login/[a-z0-9-]+/backchannel")
-"""What programs ask that have nothing to show yet, or prove themselves in what they send. No cookie counts there."""
+COOKIELESS = re.compile(r"/api/device(/token)?")
+"""What command lines ask that have nothing to show yet. No cookie counts there."""
 ASKING = "anybinder.asking"  # where a request keeps who asks, once that was looked up
 SECURITY_HEADERS = {
     "content-security-policy": (
