@@ -22,7 +22,8 @@ from broker.service import Service
 
 log = structlog.get_logger(__name__)
 TOKEN_MOST = 4096
-NOT_HERE = (404, 405, 501)  # how a Keycloak answers that has only the second interface
+NOT_HERE = (400, 404, 405, 501)
+"""How Keycloak answers that has only the second interface (26.7 with 400), and where the first knows of no such link."""
 
 
 class LinkRefused(errors.BrokerError):
