@@ -299,7 +299,7 @@ def _shown(at: Service, found: Connection | None) -> dict[str, Any] | None:
 
 
 def _by_purpose(findings: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Under a heading each, what is missing first. Nothing where both were refused alike: that is one sentence, said once."""
+    """Under a heading each, what is missing first of all. Nothing where both were refused alike: that is one sentence, said once."""
     refused = {each["fix"] for each in findings if each["name"] == connections.SIGNING_IN and not each["works"]}
     if len(refused) == 1 and len(findings) == len(WHILE):
         return []
@@ -310,7 +310,7 @@ def _by_purpose(findings: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
         rows = [each for each in of_it if not (each["name"] == connections.SIGNING_IN and each["works"])] or of_it
         if rows:
             groups.append({"title": title, "rows": sorted(rows, key=lambda each: each["works"] is not False)})
-    return groups
+    return sorted(groups, key=lambda group: group["rows"][0]["works"] is not False)
 
 
 def _card(at: Service, target: targets.Target, used_at: dt.datetime | None) -> dict[str, Any]:
