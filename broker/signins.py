@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 import structlog
-from sqlalchemy import orm
 
 from broker import crypto, errors, logins, openid, people
 from broker.models import SignIn
@@ -119,16 +118,6 @@ def purge(service: Service) -> int:
     """Delete sign-ins that are over, and what renewed them; how many. Runs by itself; may be repeated."""
     openid.forget_spent(service)
     return _ended(service, ~sa.and_(*_lasting(service)))
-
-
-def resealed(service: Service, session: orm.Session) -> int:
-    """Seal everything that renews a sign-in under the ring's first key; how many were not."""
-    count = 0
-    for row in session.scalars(sa.select(SignIn).where(SignIn.grant.is_not(None))):
-        assert row.grant is not None  # noqa: S101 -- for the type checker
-        if sealed := service.sealer.resealed(row.grant, about(row.id)):
-            row.grant, count = sealed, count + 1
-    return count
 
 
 def grant_of(service: Service, sign_in: SignIn) -> str:
