@@ -110,10 +110,10 @@ def _know_this_repository(told: dict[str, Any]) -> None:
         return
     url, commit = known["url"], known["commit"]
     fixed = {"commit": commit, "repo_url": url, "web_url": url, "slug": "crashes", "ref": "main", "path": ""}
-    repos.Resolver.resolve = lambda self, spec: repos.Resolved(  # type: ignore[method-assign]
+    repos.Resolver.resolve = lambda self, spec, opener=None: repos.Resolved(  # type: ignore[method-assign]
         spec=spec, spec_string=f"git/{url}/main", **fixed
     )
-    repos.Resolver.read = lambda self, found, paths: {}  # type: ignore[method-assign]
+    repos.Resolver.read = lambda self, found, paths, opener=None: {}  # type: ignore[method-assign]
 
 
 def _note_early_ends(chosen: Any, note: Path) -> None:
