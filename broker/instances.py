@@ -133,13 +133,21 @@ def _task(service: Service, launch: Launch, order: Order) -> dict[str, Any]:
             "build_seconds": chosen.build_minutes * 60,
             "clone_megabytes": chosen.clone_megabytes,
             "inner": service.repos.inner,
-            "private": launch.repo_connection_id is not None,
+            "private": _whose(launch),
             "busy_hours": chosen.busy_hours,
         },
         "heartbeat_seconds": chosen.heartbeat_seconds,
         "silence_seconds": chosen.silence_minutes * 60,
         "deadline": order.until.isoformat(),
     }
+
+
+def _whose(launch: Launch) -> str:
+    """Who alone may be given what is built of a private repository; empty where everybody may.
+
+    Two people with a right to it may still differ in their rights to its submodules.
+    """
+    return crypto.digest(launch.person).hex()[:32] if launch.repo_connection_id else ""
 
 
 def variables(launch: Launch) -> dict[str, str]:

@@ -29,10 +29,9 @@ def place_of(spec: dict[str, Any]) -> Path:
     """Where this environment is kept."""
     python = [*sys.version_info[:3], sys.platform, os.uname().machine]
     parts = [BUILDER, installing.BASE, files_of(spec), spec.get("subdir", ""), python]
-    if spec.get(
-        "private"
-    ):  # whoever knows a commit can say that a repository of theirs has it: that finds nothing of ours
-        parts.append(["private", spec["repo_url"]])
+    # Whoever knows a commit can say that a repository of theirs has it: that finds nothing of ours.
+    if spec.get("private"):
+        parts.append(["private", spec["private"], spec["repo_url"]])
     return Path(spec["cache"]) / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 

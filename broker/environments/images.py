@@ -78,7 +78,7 @@ def wanted_by(spec: dict[str, Any], base: str) -> Wanted:
     folder = Path(spec["cache"]) / "images"
     decides = [repo, subdir, kind, versions, installing.BASE, base, platform.machine()]
     if spec.get("private"):
-        decides.append(own_secret(folder))
+        decides.append([own_secret(folder), spec["private"]])
     key = digest([decides, content])
     now = datetime.now(UTC).isoformat(timespec="seconds")
     labels = {"repo": repo, "commit": spec["commit"], "builder": f"{kind} {BUILDER}", "key": key, "created": now}

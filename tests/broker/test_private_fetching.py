@@ -53,7 +53,7 @@ def spec(server: GitServer, commit: str, folder: Path, **more: Any) -> dict[str,
         "home": str(home),
         "runtime": str(home),
         "cache": str(folder / "cache"),
-        "private": True,
+        "private": "ada",
         **more,
     }
 
@@ -186,8 +186,9 @@ def test_what_was_built_from_a_private_repository_is_found_only_for_it(
     forged = make_repo(tmp_path / "repos", "evil/fork", FILES)
     assert forged == commit
     for stranger in (
-        {**built, "private": False},
-        {**built, "private": False, "repo_url": f"{server.url}/evil/fork"},
+        {**built, "private": ""},
+        {**built, "private": "", "repo_url": f"{server.url}/evil/fork"},
+        {**built, "private": "bob"},  # his rights to submodules may be others
         {**built, "repo_url": f"{server.url}/evil/fork"},
     ):
         assert cache.found(stranger) is None
@@ -201,9 +202,14 @@ def test_the_image_of_a_private_repository_has_a_name_that_nobody_can_know(
     there = {**here, "cache": str(tmp_path / "elsewhere")}
     names = {
         name: images.wanted_by(each, "sha256:base").name
-        for name, each in {"here": here, "there": there, "open": {**here, "private": False}}.items()
+        for name, each in {
+            "here": here,
+            "there": there,
+            "open": {**here, "private": ""},
+            "bob": {**here, "private": "bob"},
+        }.items()
     }
-    assert len(set(names.values())) == 3
+    assert len(set(names.values())) == 4
     assert images.wanted_by(here, "sha256:base").name == names["here"]
     assert images.wanted_by(here, "sha256:base").key != images.wanted_by(there, "sha256:base").key
     secret = tmp_path / "cache/images/private.key"

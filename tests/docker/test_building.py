@@ -160,7 +160,7 @@ def test_a_private_repository_is_built_with_a_key_that_no_layer_has_into_an_imag
     yard.server.private.add("o/r")
     yard.server.rights[secret] = {"o/r"}
     key = {"origin": yard.server.url, "user": "oauth2", "secret": secret}
-    spec = yard.spec(files, private=True, key=key)
+    spec = yard.spec(files, private="ada", key=key)
     run = yard.start(spec).end()
     assert "nobody's business" in yard.inside(run.image, "cat README.md")
     inside = yard.inside(run.image, f"grep -rls {secret} / --exclude-dir=proc --exclude-dir=sys; env; cat .git/config")
@@ -168,7 +168,7 @@ def test_a_private_repository_is_built_with_a_key_that_no_layer_has_into_an_imag
     assert secret not in inside + told + json.dumps(run.events)
     assert not [path for path in yard.folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
     assert yard.start(spec).end().image == run.image  # found again by who has the right to it
-    stranger = yard.start({**{name: spec[name] for name in spec if name != "key"}, "private": False}).end()
+    stranger = yard.start({**{name: spec[name] for name in spec if name != "key"}, "private": ""}).end()
     assert "does not" in stranger.failure or "fetched" in stranger.failure
 
 
