@@ -27,7 +27,7 @@ from broker import backends, connections, identity, people, resealing, sealing, 
 from broker.models import Connection, Profile, SigningKey
 from broker.web import issuer
 from providers import base
-from providers.aws import AwsProvider, guides
+from providers.aws import AwsProvider, clients, guides
 from providers.errors import BadCredential
 from tests.broker.conftest import Clock
 from tests.doubles.aws_double import ACCOUNT, Account, AwsDouble
@@ -307,8 +307,9 @@ def test_another_broker_cannot_speak_in_this_ones_name(world, make_broker, tmp_p
 
 
 @pytest.fixture
-def waves(world, make_broker) -> Iterator[Callable[[int], list[Future[str]]]]:
+def waves(world, make_broker, monkeypatch) -> Iterator[Callable[[int], list[Future[str]]]]:
     """Starts so many exchanges, in turn by two workers of the broker, and returns when all of them are in the gate."""
+    monkeypatch.setattr(clients, "READ_SECONDS", 200)  # the first of them are kept waiting until the last is there
     other = make_broker()
     offer(other, world.provider)
     pool = ThreadPoolExecutor(max_workers=200)

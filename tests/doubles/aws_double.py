@@ -266,7 +266,7 @@ class AwsDouble:
         if gate:
             with self._lock:
                 self.waiting += 1
-            gate.wait(60)
+            gate.wait(180)
             with self._lock:
                 self.waiting -= 1
         token, arn = form.get("WebIdentityToken", ""), form.get("RoleArn", "")
