@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from broker import errors, linked, openid_web, settings
+from broker import errors, linked, openid, settings
 
 IDENTITY = settings.IdentitySetting(
     name="hub", issuer="https://sso.example/realms/r", client_id="anybinder", title="The university"
@@ -55,8 +55,8 @@ def test_somebody_without_a_link_has_no_token(status):
     [
         (401, errors.SignInAgain),
         (403, linked.LinkRefused),
-        (500, openid_web.Unavailable),
-        (302, openid_web.Unavailable),
+        (500, openid.Unavailable),
+        (302, openid.Unavailable),
     ],
 )
 def test_other_answers_are_refusals_that_say_what_to_do(status, refusal):
