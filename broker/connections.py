@@ -170,14 +170,10 @@ def disconnect(service: Service, person: people.Person, connection_id: str) -> C
 def erase_unneeded(service: Service) -> int:
     """Erase the secrets of removed connections that no launch needs any more; how many. Runs by itself; may be repeated."""
     bought = sa.select(Order.id).where(Order.connection_id == Connection.id, Order.closed_at.is_(None)).exists()
-    wanted = (
-        sa.select(Launch.id)
-        .where(
-            Launch.state != State.STOPPED,
-            sa.or_(Launch.connection_id == Connection.id, Launch.repo_connection_id == Connection.id),
-        )
-        .exists()
-    )
+    runs = sa.and_(Launch.connection_id == Connection.id, Launch.state != State.STOPPED)
+    may_fetch = Launch.state.not_in((State.READY, State.STOPPING, State.STOPPED))
+    fetches = sa.and_(Launch.repo_connection_id == Connection.id, may_fetch)
+    wanted = sa.select(Launch.id).where(sa.or_(runs, fetches)).exists()
     done = Connection.removed_at.is_not(None), Connection.erased_at.is_(None), ~bought, ~wanted
     with service.db.transaction() as session:
         gone = list(session.scalars(sa.select(Connection.id).where(*done)))

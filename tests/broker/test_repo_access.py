@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from broker import bootstrap, connections, errors, instances, launches, people, repo_access, wishes
+from broker import bootstrap, connections, errors, instances, launches, people, repo_access, sessions, wishes
 from broker import uses as table_of_uses
 from broker.models import Connection, State
 from broker.repos import errors as repo_errors
@@ -306,3 +306,21 @@ def test_a_linked_account_without_a_token_is_said(make_bench: Callable[..., Benc
     checked = repo_access.check(at.at, known, connection.id)
     assert checked.works is False
     assert not host.shown
+
+
+def test_after_disconnecting_the_secret_is_kept_until_what_was_begun_has_been_fetched(at: Bench) -> None:
+    launch = starting(at)
+    connection = connections.find(at.at, ADA.id, repo_access.target_of("gh"))
+    assert connection is not None
+    connections.disconnect(at.at, ADA, connection.id)
+    with pytest.raises(repo_errors.NotFound):
+        ask(at, ADA)  # nothing new
+    assert at.enrol(launch)["key"]["secret"] == TOKEN
+    at.report(launch, ("launching", "Starting"), server="up", kind="jupyter")
+    sessions.tunnelled(at.at, launch.id)
+    assert connections.erase_unneeded(at.at) == 0
+    launches.advance(at.at, launch.id)
+    assert launches.get(at.at, ADA, launch.id).state is State.READY
+    assert connections.erase_unneeded(at.at) == 1
+    with at.at.db.reading() as session:
+        assert session.get_one(Connection, connection.id).secret is None
