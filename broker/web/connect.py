@@ -299,7 +299,7 @@ def _shown(at: Service, found: Connection | None) -> dict[str, Any] | None:
 
 
 def _by_purpose(findings: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Under a heading each, what is missing first of all. Nothing where both were refused alike: that is one sentence, said once."""
+    """Under a heading each, what is missing first. Nothing where both were refused alike: that is one sentence, said once."""
     refused = {each["fix"] for each in findings if each["name"] == connections.SIGNING_IN and not each["works"]}
     if len(refused) == 1 and len(findings) == len(WHILE):
         return []
