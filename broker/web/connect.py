@@ -54,7 +54,7 @@ def index(asking: deps.Asking, at: deps.At) -> list[dict[str, Any]]:
     return [_told(target, used.get(target.word)) for target in targets.listed(at, asking)]
 
 
-@api.get(probe.PATH + "{nonce}", response_class=PlainTextResponse, tags=["issuer"])
+@api.get(probe.PATH + "{nonce}", response_model=None, responses={200: {"content": {"text/plain": {}}}}, tags=["issuer"])
 def prove(at: deps.At, nonce: str) -> PlainTextResponse:
     """The proof that it is this broker that answers at its public address."""
     found = probe.proof(at, nonce)
