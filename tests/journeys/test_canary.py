@@ -179,12 +179,25 @@ def entrust(run: Run) -> None:
         connections.connect(at, LOCAL, "repo:git", kinds, "token", {"user": "ada", "token": token})
     finally:
         at.close()
-    with sqlite3.connect(
-        run.broker.home / "anybinder.sqlite", timeout=30
-    ) as table:  # a row that no code of ours expects
+    with sqlite3.connect(run.broker.home / "anybinder.sqlite", timeout=30) as table:
+        # what no code of ours has written: signing in with it ends in a traceback
         broken = json.dumps({"until": "never was a day"})
         table.execute("UPDATE connections SET settings = ? WHERE target = 'backend:broken'", (broken,))
     table.close()
+
+
+def mistype(run: Run) -> None:
+    """Forms with a secret in them, sent as a browser would: wrong, too long, and with nonsense in the field beside it."""
+    shown = {"Authorization": f"Bearer {run.broker.address['key']}", "Origin": run.home_page}
+    wrong = run.new("mistyped secret")
+    for fields in ({"key": wrong, "until": "\x01"}, {"key": wrong * 200}, {"key": wrong}):
+        answer = run.page("/connect/lent/delegated", method="POST", data=fields, headers=shown)
+        assert answer.status_code in (200, 303, 400), answer.text
+    run.page("/connect/lent", headers=shown)
+    run.page("/connect/lent/check", method="POST", headers=shown)
+    begun = httpx.post(f"{run.home_page}/api/device", data={"name": "canary"}, timeout=30)
+    run.secrets["code of a command line"] = begun.json()["device_code"]
+    run.page("/api/device/token", method="POST", data={"device_code": run.secrets["code of a command line"]})
 
 
 def connect(at: service.Service, backend: str, kind: str, **typed: str) -> None:
@@ -368,6 +381,7 @@ def test_no_secret_is_found_anywhere_but_where_it_lives(run: Run) -> None:
     httpx.get(ready["url"], params={"token": run.secrets["API token"]})  # a token where it does not belong
     be_an_agent(run)
     fail(run)
+    mistype(run)
     own_keys(run)
     for path in ("/metrics", "/health", "/versions", "/.well-known/jwks.json", "/.well-known/openid-configuration"):
         run.page(path)
