@@ -163,7 +163,7 @@ def _findings(who: str, scopes: list[str]) -> list[base.Permission]:
                 name=f"More than is needed: {', '.join(extra[:5])}",
                 purpose=base.Purpose.LAUNCH,
                 why="for nothing that is done here",
-                works=True,
+                works=None,
                 fix="Make a token with fewer scopes.",
             )
         )

@@ -20,6 +20,7 @@ from providers import base
 
 PRINTABLE = "[!-~]{8,}"  # and without a space
 READS = base.Purpose.LAUNCH
+LATER = "The host does not say; it shows when you launch one of them."
 CAN = (
     "Look up which commit a branch of your private repositories is.",
     "Read the files that say what a session needs.",
@@ -90,20 +91,20 @@ def ask(url: str, asking: Asking) -> tuple[int, Mapping[str, str], Any]:
 def nobody(_api: str, asking: Asking) -> Found:
     """A host without an interface: only opening a repository shows whether it is right."""
     assert asking.credential is not None  # noqa: S101 -- for the type checker
-    why = "to fetch your repositories; it is tried when you launch one"
+    why = "to fetch your repositories"
     return Found(who=asking.credential.user, findings=(need("Reading repositories", None, why),))
 
 
 def need(name: str, works: bool | None, why: str, fix: str = "") -> base.Permission:
     """One finding."""
-    return base.Permission(name=name, purpose=READS, why=why, works=works, fix=fix)
+    return base.Permission(name=name, purpose=READS, why=why, works=works, fix=fix or (LATER if works is None else ""))
 
 
 def too_much(rights: list[str], fix: str) -> tuple[base.Permission, ...]:
     """The finding that a token may do more than is needed; none where it may not."""
     if not rights:
         return ()
-    return (need(f"More than is needed: {', '.join(sorted(rights))}", True, "for nothing that is done here", fix),)
+    return (need(f"More than is needed: {', '.join(sorted(rights))}", None, "for nothing that is done here", fix),)
 
 
 def words(text: str) -> list[str]:
@@ -117,7 +118,7 @@ def github(api: str, asking: Asking) -> Found:
         return Found(who="", refused=f"GitHub does not take this token (status {status}). Make a new one.")
     who, ends_at = str(content["login"]), moment(headers.get("github-authentication-token-expiration", ""))
     if "x-oauth-scopes" not in headers:
-        why = "to read the repositories that you chose for this token; it is tried when you launch one"
+        why = "to read the repositories that you chose for this token"
         return Found(who=who, ends_at=ends_at, findings=(need("Contents: Read-only", None, why),))
     scopes = words(headers["x-oauth-scopes"])
     fix = "Make a fine-grained token with “Contents: Read-only” for the repositories that you want to launch."
@@ -134,7 +135,7 @@ def gitlab(api: str, asking: Asking) -> Found:
     who = str(content.get("username") or "")
     told, _, row = ask(f"{api}/personal_access_tokens/self", asking)
     if told != 200:
-        why = "to fetch your repositories; it is tried when you launch one"
+        why = "to fetch your repositories"
         return Found(who=who or "somebody (the token does not say who)", findings=(need("read_repository", None, why),))
     scopes = [str(scope) for scope in row.get("scopes") or ()]
     enough = {"read_repository", "write_repository", "api"}
@@ -159,7 +160,7 @@ def bitbucket(api: str, asking: Asking) -> Found:
     fix = "Make a token with the scopes read:repository:bitbucket and read:user:bitbucket only."
     fine = {"repository", "account", "read:repository:bitbucket", "read:user:bitbucket"}
     extra = [scope for scope in scopes if scope not in fine]
-    reads = need("read:repository:bitbucket", works, "to fetch private repositories", fix)
+    reads = need("read:repository:bitbucket", works, "to fetch private repositories", fix if scopes else "")
     return Found(who=who, findings=(reads, *too_much(extra, fix)))
 
 

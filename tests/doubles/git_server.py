@@ -20,7 +20,7 @@ import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 from tests.doubles.git_repos import QUIET, add_commit, add_tag, git, make_repo, set_ref
@@ -72,7 +72,7 @@ class GitServer:
         self._http.server_close()
         self._thread.join()
 
-    def __enter__(self) -> GitServer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
