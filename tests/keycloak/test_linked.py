@@ -10,7 +10,6 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import picture
 from tests.browser.shared import APP
 from tests.doubles import git_repos
 from tests.keycloak.conftest import launch, site, stop
@@ -76,7 +75,6 @@ def test_a_linked_account_opens_the_persons_own_private_repository(world):
         page.get_by_role("button", name="Check", exact=True).click()
         expect(page.get_by_role("heading", name="Connected, and it works")).to_be_visible()
         expect(page.locator("code.who")).to_have_text("ada")
-        picture(page, "sign-in-8-repository")
         launch(page, address(at))
         stop(page, at)
         page.goto(f"{at.url}/account/uses")
