@@ -61,7 +61,8 @@ class Docker(listing.DataHost):
             raise errors.BadSpec(
                 f"“{plain[:80]}” has no proper tag or digest. Write name:tag, or name@sha256: with 64 digits."
             )
-        return base.RepoSpec(provider=self.prefix, repo=full_name(before), ref=digest.lower() or tag or "latest")
+        named = "" if tag == "HEAD" else tag  # git's word, which links carry here too
+        return base.RepoSpec(provider=self.prefix, repo=full_name(before), ref=digest.lower() or named or "latest")
 
     def spec(self, spec: base.RepoSpec) -> str:
         return f"{spec.repo}{'@' if DIGEST.fullmatch(spec.ref) else ':'}{spec.ref if spec.ref != 'HEAD' else 'latest'}"
