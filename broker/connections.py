@@ -184,16 +184,6 @@ def erase_unneeded(service: Service) -> int:
     return len(gone)
 
 
-def resealed(service: Service, session: orm.Session) -> int:
-    """Seal every secret under the ring's first key; how many were not."""
-    count = 0
-    for found in session.scalars(sa.select(Connection).where(Connection.secret.is_not(None))):
-        assert found.secret is not None  # noqa: S101 -- for the type checker
-        if sealed := service.sealer.resealed(found.secret, _about(found.id)):
-            found.secret, count = sealed, count + 1
-    return count
-
-
 # --- signing in with one --------------------------------------------------------------------------------------------
 
 

@@ -163,16 +163,6 @@ def _publish(service: Service, session: orm.Session, fresh: SigningKey, *, at_on
     log.info("signing_key_published", kid=fresh.kid, signs_at=fresh.signs_at.isoformat())
 
 
-def resealed(service: Service, session: orm.Session) -> int:
-    """Seal every private half under the ring's first key; how many were not."""
-    count = 0
-    for key in session.scalars(sa.select(SigningKey).where(SigningKey.private.is_not(None))):
-        assert key.private is not None  # noqa: S101 -- for the type checker
-        if sealed := service.sealer.resealed(key.private, _about(key.kid)):
-            key.private, count = sealed, count + 1
-    return count
-
-
 def _signing(service: Service) -> RSAKey:
     """The newest key that signs already; where our clock is behind and none does, the one that will first."""
     _ensure(service)

@@ -51,11 +51,6 @@ def token_for(service: Service, person: people.Person, prefix: str, *, launch_id
     return None
 
 
-def offered(service: Service, prefix: str) -> bool:
-    """Whether people can link an account at this repository host here at all. Asks nobody."""
-    return any(prefix in identity.linked for identity in service.settings.identities)
-
-
 def _places(service: Service, person: people.Person, prefix: str) -> Iterator[tuple[SignIn, settings.IdentitySetting]]:
     """Where to ask: the sign-in that they ask with first, then any other of theirs that lasts; each account once."""
     living = sorted(signins.of(service, person), key=lambda row: row.id != person.sign_in)

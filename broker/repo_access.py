@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
-import structlog
 
 from broker import connections, errors, linked, people, repo_hosts, repos
 from broker.environments import unlocking
@@ -22,7 +21,6 @@ from broker.service import Service
 from providers import base
 from providers import errors as clouds
 
-log = structlog.get_logger(__name__)
 LINKED, TOKEN = "linked", "token"
 NEAR = ("localhost", "127.0.0.1", "::1")
 

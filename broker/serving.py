@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
-import structlog
 import uvicorn
 from fastapi import FastAPI
 
@@ -21,7 +20,6 @@ from broker import app as application
 from broker import backends, client, front, launches, logs, reaper, service, sessions, settings, tasks
 from broker.home import write_private
 
-log = structlog.get_logger(__name__)
 FIRST_LAUNCH_SECONDS = 120  # a broker that was started for one launch waits this long for it
 LINGER_SECONDS = 5  # and this long after the last one
 CLOSING_SECONDS = 3  # how long open requests may take to finish when the broker ends

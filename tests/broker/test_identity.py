@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 from jwcrypto import jwk, jws, jwt
 
-from broker import app, backends, connections, errors, identity, people, sealing, service, settings
+from broker import app, backends, connections, errors, identity, people, resealing, sealing, service, settings
 from broker.models import Connection, Profile, SigningKey, Use
 from providers import base
 from providers.fake.driver import KINDS
@@ -470,8 +470,7 @@ def test_a_new_sealing_key_seals_every_half_again(at: service.Service) -> None:
     rows_after_two(at)
     ring = at.settings.home / "sealing.keys"
     ring.write_text(f"{sealing.new_line()}\n{ring.read_text()}")
-    with at.db.transaction() as session:
-        assert identity.resealed(at, session) == 2
+    assert resealing.reseal(at).done == {"signing_keys": 2}
     ring.write_text(ring.read_text().splitlines()[0])
     fresh = replace(at, sealer=sealing.Sealer(at.settings), signing={})
     read(token(fresh), identity.jwks(at), at.now())
