@@ -111,6 +111,18 @@ def jwks(service: Service) -> dict[str, Any]:
         return {"keys": [key.public for key in session.scalars(_published(service.now()))]}
 
 
+def keys(service: Service) -> list[SigningKey]:
+    """Every key there ever was, the newest first. Makes none."""
+    with service.db.reading() as session:
+        return list(session.scalars(sa.select(SigningKey).order_by(SigningKey.signs_at.desc())))
+
+
+def signs_now(service: Service) -> str | None:
+    """The `kid` of the key that signs at this moment; None where there is none yet."""
+    now = service.now()
+    return next((key.kid for key in keys(service) if key.private and key.signs_at <= now), None)
+
+
 def rotate(service: Service, *, at_once: bool = False) -> str:
     """Publish a new key, which signs after the overlap; the old ones go an overlap later. Returns its `kid`.
 

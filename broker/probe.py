@@ -21,11 +21,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-import sqlalchemy as sa
 import structlog
 
 from broker import crypto, identity
-from broker.models import SigningKey
 from broker.service import Service
 
 log = structlog.get_logger(__name__)
@@ -162,10 +160,7 @@ def _names_us(service: Service, said: dict[str, Any]) -> bool:
 def _has_our_key(service: Service, said: dict[str, Any]) -> bool:
     """The one that signs now. A list that was kept for a while may lack the next one, or have the last one still."""
     identity.jwks(service)  # makes the first one
-    signs = sa.select(SigningKey.kid).where(SigningKey.signs_at <= service.now(), SigningKey.private.is_not(None))
-    with service.db.reading() as session:
-        kid = session.scalars(signs.order_by(SigningKey.signs_at.desc())).first()
-    keys = said.get("keys")
+    kid, keys = identity.signs_now(service), said.get("keys")
     return isinstance(keys, list) and kid in {key.get("kid") for key in keys if isinstance(key, dict)}
 
 

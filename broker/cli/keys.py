@@ -115,15 +115,10 @@ def _has_ring(at: Service) -> bool:
 
 
 def _signing(at: Service) -> Iterator[dict[str, Any]]:
-    import sqlalchemy as sa
+    from broker import identity
 
-    from broker.models import SigningKey
-
-    now = at.now()
-    with at.db.reading() as session:
-        keys = list(session.scalars(sa.select(SigningKey).order_by(SigningKey.signs_at.desc())))
-    signing = next((key.kid for key in keys if key.private and key.signs_at <= now), None)
-    for key in keys:
+    now, signing = at.now(), identity.signs_now(at)
+    for key in identity.keys(at):
         gone = key.hidden_at is not None and key.hidden_at <= now
         state = (
             "hidden" if gone else "signs" if key.kid == signing else "will sign" if key.signs_at > now else "published"
