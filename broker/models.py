@@ -296,7 +296,7 @@ class Connection(Table):
     id: Mapped[str] = mapped_column(sa.String(12), primary_key=True)
     person: Mapped[str] = mapped_column(sa.String(255), index=True)
     target: Mapped[str] = mapped_column(sa.String(128))
-    """`backend:<name>`, `repo:<prefix>` or `peer:<address>`."""
+    """`backend:<name>`, `repo:<prefix>` or `peer:<name>`."""
     kind: Mapped[str] = mapped_column(sa.String(32))
     subject: Mapped[str] = mapped_column(sa.String(32))
     """Who this person is towards this target, and nowhere else."""

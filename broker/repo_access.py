@@ -33,7 +33,7 @@ def target_of(prefix: str) -> str:
     return f"repo:{prefix}"
 
 
-def hosts(service: Service) -> dict[str, str]:
+def listed(service: Service) -> dict[str, str]:
     """The hosts that can be connected, by prefix, each with what people call it. In the order in which they are offered."""
     return {prefix: title(service, prefix) for prefix in repo_hosts.HOSTS if _origin(service, prefix)}
 
@@ -197,7 +197,7 @@ def prefix_of(service: Service, spec: repos.RepoSpec) -> str:
     if spec.provider != "git":
         return spec.provider if spec.provider in repo_hosts.HOSTS and _origin(service, spec.provider) else ""
     origin = unlocking.origin_of(spec.repo)
-    return next((prefix for prefix in hosts(service) if _origin(service, prefix) == origin), "")
+    return next((prefix for prefix in listed(service) if _origin(service, prefix) == origin), "")
 
 
 # --- within ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a person can connect an account of theirs with: backends that ask for one, and hosts of private repositories."""
+"""What a person can connect an account of theirs with: backends that ask for one, hosts of private repositories, other hubs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from broker import admission, backends, connections, errors, identity, probe, repo_access
+from broker import admission, backends, connections, errors, identity, peers, probe, repo_access
 from broker.models import Connection
 from broker.people import Person
 from broker.service import Service
@@ -34,6 +34,15 @@ PLAINLY = {
     ),
 }
 """What is handed over, in a few words and in plain ones."""
+LINKED = (
+    "Your own rights there, by the account you sign in with",
+    "Each time it is needed, your identity provider is asked for the token that it keeps for your linked account. "
+    "Nothing secret is kept here.",
+)
+"""The same of the one kind that is nobody's tier: the token is another's to keep."""
+ELSEWHERE = {"repo": repo_access, "peer": peers}
+"""What is no backend: each says what is `listed`, its `kinds`, a `guide`, and does the `check`."""
+WHAT = {"repo": "Private repositories", "peer": "Another hub"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +56,17 @@ class Way:
     @property
     def short(self) -> str:
         """What is handed over, in a few words."""
-        return PLAINLY[self.kind.tier][0]
+        return self._words[0]
 
     @property
     def plainly(self) -> str:
         """The same in plain sentences."""
-        return PLAINLY[self.kind.tier][1]
+        return self._words[1]
+
+    @property
+    def _words(self) -> tuple[str, str]:
+        linked = self.kind.tier is base.Tier.DELEGATED and not self.kind.secret
+        return LINKED if linked else PLAINLY[self.kind.tier]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +74,24 @@ class Target:
     """Something that an account can be connected with, and this person's connection there."""
 
     name: str
-    """In our addresses: `/connect/<name>`; a repository host is `repo/<prefix>`."""
+    """In our addresses: `/connect/<name>`; a repository host is `repo/<prefix>`, a peer `peer/<name>`."""
     word: str
-    """In the table: `backend:<name>` or `repo:<prefix>`."""
+    """In the table: `backend:<name>`, `repo:<prefix>` or `peer:<name>`."""
     title: str
     what: str
     """What kind of thing it is: "Amazon Web Services"."""
     ways: tuple[Way, ...]
     """Best first."""
     connection: Connection | None
-    repo: str = ""
-    """The prefix of a repository host; empty for a backend."""
+    sort: str = "backend"
+    """`backend`, `repo` or `peer`."""
     note: str = ""
     """What else is to be known of it, in a sentence."""
+
+    @property
+    def key(self) -> str:
+        """Its name among those of its sort."""
+        return self.word.partition(":")[2]
 
     def way(self, kind: str = "") -> Way:
         """The one of this kind; without, the one in use, else the best that is open. Raises NotFound."""
@@ -89,7 +108,8 @@ def listed(service: Service, person: Person) -> list[Target]:
     places = [each for each in backends.offered(service) if each.asks_for_account]
     shown = [each for each in places if admission.admits(each.setting.open_to, person) or _word(each) in theirs]
     found = [_of_backend(service, person, each, theirs.get(_word(each))) for each in shown]
-    found += [_of_host(service, person, *host, theirs) for host in repo_access.hosts(service).items()]
+    for sort, module in ELSEWHERE.items():
+        found += [_elsewhere(service, person, sort, *each, theirs) for each in module.listed(service).items()]
     return [target for target in found if target.ways]
 
 
@@ -115,24 +135,25 @@ def check(service: Service, person: Person, target: Target) -> Connection:
         raise errors.NotFound("Nothing is connected there yet. Connect your account first.")
     if closed := target.way(target.connection.kind).closed:
         raise errors.BadRequest(closed)
-    how = repo_access.check if target.repo else connections.check
+    how = ELSEWHERE[target.sort].check if target.sort in ELSEWHERE else connections.check
     return how(service, person, target.connection.id)
 
 
 def guide(service: Service, person: Person, target: Target, way: Way) -> base.Guide:
     """What the person is told and does, made of what they have told already. Asks nobody."""
-    if target.repo:
-        return repo_access.guide(service, person, target.repo, way.kind.name)
+    if target.sort in ELSEWHERE:
+        return ELSEWHERE[target.sort].guide(service, person, target.key, way.kind.name)
     known = target.connection if target.connection and target.connection.kind == way.kind.name else None
     subject = target.connection.subject if target.connection else identity.subject(service, person.id, target.word)
-    provider = backends.named(service, target.word.partition(":")[2]).provider
+    provider = backends.named(service, target.key).provider
     return provider.guide(way.kind.name, identity.trust(service, subject), dict(known.settings) if known else {})
 
 
 def titles(service: Service, person: Person) -> dict[str, str]:
     """What each of this person's connections is called, by id; those of before as well."""
     known = {_word(each): each.title for each in backends.offered(service)}
-    known |= {repo_access.target_of(prefix): title for prefix, title in repo_access.hosts(service).items()}
+    for module in ELSEWHERE.values():
+        known |= {module.target_of(name): title for name, title in module.listed(service).items()}
     query = sa.select(Connection.id, Connection.target).where(Connection.person == person.id)
     with service.db.reading() as session:
         return {found: known.get(target, target) for found, target in session.execute(query)}
@@ -154,16 +175,20 @@ def _of_backend(service: Service, person: Person, backend: backends.Backend, fou
     )
 
 
-def _of_host(service: Service, person: Person, prefix: str, title: str, theirs: Mapping[str, Connection]) -> Target:
-    word = repo_access.target_of(prefix)
+def _elsewhere(
+    service: Service, person: Person, sort: str, name: str, title: str, theirs: Mapping[str, Connection]
+) -> Target:
+    module = ELSEWHERE[sort]
+    word = module.target_of(name)
     return Target(
-        name=f"repo/{prefix}",
+        name=f"{sort}/{name}",
         word=word,
         title=title,
-        what="Private repositories",
-        ways=tuple(Way(kind=kind, closed=None) for kind in repo_access.kinds(service, person, prefix)),
+        what=WHAT[sort],
+        ways=tuple(Way(kind=kind, closed=None) for kind in module.kinds(service, person, name)),
         connection=theirs.get(word),
-        repo=prefix,
+        sort=sort,
+        note="It can be connected and checked. Running things there comes later." if sort == "peer" else "",
     )
 
 

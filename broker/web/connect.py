@@ -4,9 +4,9 @@ disconnect them; and the same list as JSON. Without JavaScript they do the same.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Depends, Form, Query, Request
@@ -133,17 +133,28 @@ def uses(
 
 
 def _named(request: Request, at: deps.At, asking: deps.InPerson) -> targets.Target:
-    """The target in the path: a backend by its name, a repository host below `repo/`."""
-    found = request.path_params
-    name = found["backend"] if "backend" in found else f"repo/{found['prefix']}"
+    """The target in the path: a backend by its name, a repository host below `repo/`, a peer below `peer/`."""
+    below = {"host": "repo/", "peer": "peer/", "backend": ""}
+    name = next(f"{folder}{request.path_params[each]}" for each, folder in below.items() if each in request.path_params)
     return targets.named(at, asking, name)
 
 
 Named = Annotated[targets.Target, Depends(_named)]
+Page = TypeVar("Page", bound=Callable[..., object])
 
 
-@router.get("/connect/repo/{prefix}/disconnect")
-@router.get("/connect/{backend}/disconnect")
+def _below(method: Callable[..., Callable[[Page], Page]], path: str) -> Callable[[Page], Page]:
+    """A page of one target, below the address of each sort of target."""
+
+    def declare(page: Page) -> Page:
+        for address in ("repo/{host}", "peer/{peer}", "{backend}"):
+            method(f"/connect/{address}{path}")(page)
+        return page
+
+    return declare
+
+
+@_below(router.get, "/disconnect")
 def leaving(request: Request, at: deps.At, asking: deps.InPerson, target: Named) -> Response:
     """What disconnecting means, before it is done."""
     if target.connection is None:
@@ -151,8 +162,7 @@ def leaving(request: Request, at: deps.At, asking: deps.InPerson, target: Named)
     return pages.page(request, "connect_leave.html", _leaving(at, asking, target))
 
 
-@router.post("/connect/repo/{prefix}/disconnect")
-@router.post("/connect/{backend}/disconnect")
+@_below(router.post, "/disconnect")
 def disconnect(request: Request, at: deps.At, asking: deps.InPerson, target: Named) -> Response:
     """Disconnect it, and show what is left to be done on the other side. May be repeated."""
     if target.connection is None:
@@ -161,8 +171,7 @@ def disconnect(request: Request, at: deps.At, asking: deps.InPerson, target: Nam
     return pages.page(request, "connect_left.html", _leaving(at, asking, target))
 
 
-@router.post("/connect/repo/{prefix}/check")
-@router.post("/connect/{backend}/check")
+@_below(router.post, "/check")
 def check(
     request: Request, at: deps.At, asking: deps.InPerson, target: Named, next: Annotated[str, Form()] = ""
 ) -> Response:
@@ -170,8 +179,7 @@ def check(
     return _checked(request, at, asking, target, next)
 
 
-@router.get("/connect/repo/{prefix}")
-@router.get("/connect/{backend}")
+@_below(router.get, "")
 def best(
     request: Request, at: deps.At, asking: deps.InPerson, target: Named, next: str = "", change: bool = False
 ) -> Response:
@@ -179,8 +187,7 @@ def best(
     return _show(request, at, asking, target, target.way(), next, change=change)
 
 
-@router.get("/connect/repo/{prefix}/{kind}/files/{name}")
-@router.get("/connect/{backend}/{kind}/files/{name}")
+@_below(router.get, "/{kind}/files/{name}")
 def file(at: deps.At, asking: deps.InPerson, target: Named, kind: str, name: str) -> Response:
     """A file for those who would rather read it before they use it."""
     found = targets.guide(at, asking, target, target.way(kind)).download.get(name)
@@ -190,8 +197,7 @@ def file(at: deps.At, asking: deps.InPerson, target: Named, kind: str, name: str
     return PlainTextResponse(found, headers=sent)
 
 
-@router.get("/connect/repo/{prefix}/{kind}")
-@router.get("/connect/{backend}/{kind}")
+@_below(router.get, "/{kind}")
 def other(
     request: Request, at: deps.At, asking: deps.InPerson, target: Named, kind: str, next: str = "", change: bool = False
 ) -> Response:
@@ -204,8 +210,7 @@ async def _sent(request: Request) -> dict[str, str]:
     return {name: value for name, value in (await request.form()).items() if isinstance(value, str)}
 
 
-@router.post("/connect/repo/{prefix}/{kind}")
-@router.post("/connect/{backend}/{kind}")
+@_below(router.post, "/{kind}")
 def tell(
     request: Request,
     at: deps.At,

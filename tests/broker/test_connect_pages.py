@@ -18,6 +18,7 @@ from providers import errors as clouds
 from tests.broker.conftest import Bench
 from tests.doubles.accounts_cloud import AccountsCloud
 from tests.doubles.desk_cloud import DeskCloud
+from tests.doubles.hub_double import HubDouble
 
 OWN = {"Origin": "http://localhost:8000", "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
 NUMBER, KEY = "123456789012", "not-to-be-seen"
@@ -365,3 +366,16 @@ def test_a_sign_in_of_long_ago_is_asked_for_again_and_leads_back(desk: Bench, cl
         back = "/connect/desk?" + urlencode({"next": BACK})
         assert answer.headers["location"] == "/login?" + urlencode({"again": "1", "next": back})
         assert f'value="{NUMBER}"' in hers.get("/connect/desk").text  # it was kept
+
+
+def test_another_hub_is_connected_as_a_place_and_a_host_are(make_bench: Callable[..., Bench]) -> None:
+    token = "6b392d948205462497c93c766aa16ec0"
+    with HubDouble() as hub:
+        hub.scopes[token] = ["servers!user", "access:servers!user"]
+        with sit_down(make_bench(peers=[{"name": "physics", "url": hub.url, "title": "Physics"}])) as browser:
+            browser.cookies.set("anybinder", browser.app.state.door.cookie())  # type: ignore[attr-defined]
+            assert "Other hubs" in browser.get("/connect").text
+            shown = browser.post("/connect/peer/physics/token", data={"token": token}).text
+            assert "Connected, and it works" in shown
+            assert token not in shown
+            assert f"{hub.url}/hub/token" in browser.post("/connect/peer/physics/disconnect").text

@@ -112,8 +112,8 @@ def test_a_refused_token_is_said_and_remembered(at: Bench, host: GitHubDouble) -
 
 
 def test_every_host_says_the_least_that_is_enough_and_how_it_is_withdrawn(bench: Bench) -> None:
-    assert list(repo_access.hosts(bench.at)) == ["gh", "gl", "bb"]
-    for prefix in repo_access.hosts(bench.at):
+    assert list(repo_access.listed(bench.at)) == ["gh", "gl", "bb"]
+    for prefix in repo_access.listed(bench.at):
         (kind,) = repo_access.kinds(bench.at, ADA, prefix)
         assert kind.secret is not None
         guide = repo_access.guide(bench.at, ADA, prefix, kind.name)
@@ -136,7 +136,7 @@ def test_a_host_of_the_operators_own_is_offered_by_its_name_unless_it_is_reached
         }
     ).at
     titles = {"gh": "GitHub", "gl": "GitLab (git.uni.example)", "git": "Git (forge.uni.example)"}
-    assert repo_access.hosts(own) == titles
+    assert repo_access.listed(own) == titles
     assert repo_access.kinds(own, ADA, "bb") == ()
     assert repo_access.guide(own, ADA, "gl", "token").link.startswith("https://git.uni.example/-/user_settings/")
     assert [field.name for field in repo_access.kinds(own, ADA, "git")[0].fields] == ["user", "token"]
