@@ -222,15 +222,14 @@ def decide(
     return pages.page(request, "device_done.html", {"device": found, "let_in": let_in == "yes"})
 
 
-def guesses(chosen: settings.Settings) -> limits.RateLimit:
+def guesses(chosen: settings.Settings) -> limits.Allowance:
     """How many codes one person may type; processes that share Redis share the count."""
-    return limits.RateLimit(chosen, what="device", most=GUESSES, seconds=GUESS_SECONDS)
+    return limits.Allowance(chosen, "device", GUESSES, GUESS_SECONDS)
 
 
 def _found(request: Request, at: Service, asking: people.Person, code: str) -> DeviceLogin:
     """Raises NoSuchCode, TooManyGuesses."""
-    counted: limits.RateLimit = request.app.state.guesses
-    charged = counted.charge(asking.id)
-    if charged and charged.exceeded:
+    allowance: limits.Allowance = request.app.state.guesses
+    if not allowance.spend(asking.id):
         raise TooManyGuesses
     return devices.find(at, code)

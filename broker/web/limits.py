@@ -1,4 +1,5 @@
-"""How often one client may ask for a launch without a build token: BinderHub's fixed window, and its headers."""
+"""How often somebody may ask: one client for a launch without a build token (BinderHub's fixed window, and its headers), and
+one person for what is guessed or has us ask others."""
 
 from __future__ import annotations
 
@@ -33,20 +34,16 @@ class Charged:
 class RateLimit:
     """One a process; processes that share Redis share the count."""
 
-    def __init__(
-        self, chosen: settings.Settings, *, what: str = "build", most: int | None = None, seconds: int | None = None
-    ) -> None:
-        """`most` in `seconds` of `what`; without, of launches and as the operator says."""
-        most, self.what = chosen.rate_limit if most is None else most, what
-        self.seconds = seconds or chosen.rate_limit_seconds
-        self._item = RateLimitItemPerSecond(most, self.seconds) if most else None
+    def __init__(self, chosen: settings.Settings) -> None:
+        self.seconds = chosen.rate_limit_seconds
+        self._item = RateLimitItemPerSecond(chosen.rate_limit, self.seconds) if chosen.rate_limit else None
         self._limiter = _limiter(chosen)
 
     def charge(self, client: str) -> Charged | None:
         """Count one request of this client. None where nothing is limited. May ask Redis; without it all may pass."""
         if self._item is None:
             return None
-        who = (self.what, callers.network(client))
+        who = ("build", callers.network(client))
         try:
             passed = self._limiter.hit(self._item, *who)
             window = self._limiter.get_window_stats(self._item, *who)
@@ -62,7 +59,7 @@ class RateLimit:
 
 
 class Allowance:
-    """How often one person may do something that has us ask others. One a process; processes that share Redis share it."""
+    """How often one person may do something of ours. One a process; processes that share Redis share it."""
 
     def __init__(self, chosen: settings.Settings, use: str, amount: int, seconds: int) -> None:
         self._use = use
