@@ -64,7 +64,7 @@ def _places(service: Service, person: people.Person, prefix: str) -> Iterator[tu
 
 def _asked(service: Service, sign_in: SignIn, identity: settings.IdentitySetting, alias: str) -> str | None:
     token = openid.access_token(service, sign_in)
-    web = asking.Web(identity.title or identity.name, asking.SECONDS)
+    web = asking.Web(identity.called, asking.SECONDS)
     url = f"{identity.issuer.rstrip('/')}/broker/{quote(alias, safe='')}/token"
     what = "the token it keeps for you"
     answer = web.ask(asking.Asked(what=what, url=url, headers={"Authorization": f"Bearer {token}"}))
@@ -77,7 +77,7 @@ def _asked(service: Service, sign_in: SignIn, identity: settings.IdentitySetting
 
 def _read(answer: httpx.Response, identity: settings.IdentitySetting, alias: str) -> str | None:
     """The token in the answer; None where this person has none there."""
-    title = identity.title or identity.name
+    title = identity.called
     if answer.status_code in (200, 204):
         found = parsed(answer.text)
         if found is None:

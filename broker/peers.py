@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import sqlalchemy as sa
@@ -51,12 +50,7 @@ def target_of(name: str) -> str:
 
 def listed(service: Service) -> dict[str, str]:
     """The peers that can be connected, by name, each with what pages call it."""
-    return {peer.name: title(peer) for peer in service.settings.peers}
-
-
-def title(peer: PeerSetting) -> str:
-    """What pages call it."""
-    return peer.title or urlsplit(peer.url).netloc
+    return {peer.name: peer.called for peer in service.settings.peers}
 
 
 def kinds(service: Service, person: people.Person, name: str) -> tuple[base.Kind, ...]:
@@ -85,7 +79,7 @@ def guide(service: Service, person: people.Person, name: str, kind: str) -> base
             "Copy it into the field below. It is sealed at once, and never shown again.",
         ),
         link=page,
-        link_title=f"Make a token at {title(peer)}",
+        link_title=f"Make a token at {peer.called}",
         revoke=(f"Open {page} and revoke the token.",),
         narrows="A token can be limited by scopes, and by its end.",
     )
@@ -128,15 +122,15 @@ def _asked(peer: PeerSetting, token: str) -> tuple[str, list[str]]:
         with httpx.Client(timeout=SECONDS, follow_redirects=False, trust_env=False) as client:
             answer = client.get(f"{peer.url}/hub/api/user", headers=headers)
     except httpx.HTTPError:
-        raise clouds.ProviderUnavailable(f"{title(peer)} does not answer. Try again in a moment.") from None
+        raise clouds.ProviderUnavailable(f"{peer.called} does not answer. Try again in a moment.") from None
     if answer.status_code in (401, 403):
-        raise clouds.BadCredential(f"{title(peer)} does not take this token. Make a new one.")
+        raise clouds.BadCredential(f"{peer.called} does not take this token. Make a new one.")
     try:
         row = json.loads(answer.content) if answer.status_code == 200 else {}
         return str(row["name"]), [str(scope) for scope in row.get("scopes") or ()]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise clouds.ProviderUnavailable(
-            f"{title(peer)} does not answer as a JupyterHub does (status {answer.status_code}). Ask who runs it."
+            f"{peer.called} does not answer as a JupyterHub does (status {answer.status_code}). Ask who runs it."
         ) from None
 
 

@@ -238,7 +238,7 @@ def _safe(url: str) -> bool:
 def _keeper(service: Service, person: people.Person, prefix: str) -> str:
     """The identity provider of this person's that keeps their own tokens of this host; empty where none does."""
     found = (each for each in service.settings.identities if each.name in person.providers and each.linked.get(prefix))
-    return next((each.title or each.name for each in found), "")
+    return next((each.called for each in found), "")
 
 
 def _hint(service: Service, person: people.Person, spec: repos.RepoSpec) -> str:

@@ -124,6 +124,11 @@ class IdentitySetting(BaseModel):
     linked: Mapping[str, str] = {}
     """By prefix of a repository host (`gh`, `gl`): the alias under which this Keycloak keeps people's own tokens for it."""
 
+    @property
+    def called(self) -> str:
+        """What pages call it."""
+        return self.title or self.name
+
     @field_validator("issuer")
     @classmethod
     def _issuer_is_safe(cls, issuer: str) -> str:
@@ -144,6 +149,11 @@ class PeerSetting(BaseModel):
     """What pages call it. Empty: its host."""
     url: str
     """Its address, up to what stands before `/hub`: https, or http on this computer."""
+
+    @property
+    def called(self) -> str:
+        """What pages call it."""
+        return self.title or urlsplit(self.url).netloc
 
     @field_validator("url")
     @classmethod
@@ -354,6 +364,11 @@ class Settings(BaseSettings):
         if len(set(names)) < len(names) or len(set(issuers)) < len(issuers):
             raise ValueError("two of identities have the same name or issuer.")
         return self
+
+    @property
+    def own_address(self) -> str:
+        """The address under which browsers know this broker, without a slash at its end."""
+        return self.public_url.rstrip("/") or f"http://localhost:{self.port}"
 
     @property
     def served(self) -> bool:

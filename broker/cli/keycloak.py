@@ -84,8 +84,7 @@ def _administrator() -> tuple[str, str]:
 def _own_address() -> str:
     from broker.cli.running import _settings
 
-    chosen = _settings()
-    return chosen.public_url or f"http://localhost:{chosen.port}"
+    return _settings().own_address
 
 
 def _tell(made: Made, *, dry_run: bool) -> None:

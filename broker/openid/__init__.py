@@ -10,7 +10,7 @@ Authlib asks for tokens and joserfc reads them; what is decided here is whom to 
 
 from __future__ import annotations
 
-from broker.openid.client import Attempt, Client, LoggedOut, Vouched, attempt, home_of, identity_of
+from broker.openid.client import Attempt, Client, LoggedOut, Vouched, attempt, identity_of
 from broker.openid.grants import about, access_token, forget_spent, granted, renew
 from broker.openid.refusals import Cancelled, NotRenewable, Refused, StartAgain, Unavailable
 
@@ -29,7 +29,6 @@ __all__ = [
     "attempt",
     "forget_spent",
     "granted",
-    "home_of",
     "identity_of",
     "renew",
 ]

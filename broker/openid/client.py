@@ -115,11 +115,6 @@ class Grant:
         return json.dumps(asdict(self)) if self.refresh or self.hint else ""
 
 
-def home_of(service: Service) -> str:
-    """The address under which browsers know this broker, without a slash at its end."""
-    return service.settings.public_url.rstrip("/") or f"http://localhost:{service.settings.port}"
-
-
 def identity_of(service: Service, issuer: str) -> settings.IdentitySetting | None:
     """The setting of this issuer; None where people no longer sign in there."""
     return next((each for each in service.settings.identities if each.issuer == issuer), None)
@@ -289,7 +284,7 @@ class Client:
             client_secret=secret or None,
             token_endpoint_auth_method=method,
             scope=scopes,
-            redirect_uri=f"{home_of(self._service)}/login/{identity.name}/callback",
+            redirect_uri=f"{self._service.settings.own_address}/login/{identity.name}/callback",
             code_challenge_method="S256",
         )
 

@@ -49,7 +49,7 @@ class Provider:
 
     def __init__(self, service: Service, identity: settings.IdentitySetting, seconds: float | None = None) -> None:
         self.identity = identity
-        self.title = identity.title or identity.name
+        self.title = identity.called
         self.kept: dict[str, Any] = service.identities.setdefault(identity.issuer, {})
         self.web = asking.Web(
             self.title, asking.SECONDS if seconds is None else seconds, self.kept.setdefault("slow", {})

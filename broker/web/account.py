@@ -52,7 +52,7 @@ def _page(
     typed: Mapping[str, Any] | None = None,
     status: int = 200,
 ) -> HTMLResponse:
-    titles = {identity.issuer: identity.title or identity.name for identity in at.settings.identities}
+    titles = {identity.issuer: identity.called for identity in at.settings.identities}
     mine = [] if asking.local else logins.of(at, asking)
     context = {
         "person": asking,

@@ -105,10 +105,10 @@ def choose(request: Request, at: deps.At, again: Annotated[str, Query()] = "") -
 def begin(request: Request, at: deps.At, provider: str) -> Response:
     """Off to this identity provider. With `link=1`, to add a login to those of the person who is signed in."""
     identity, wanted = _identity(at, provider), _wanted(request)
-    here = urlsplit(openid.home_of(at)).netloc
+    here = urlsplit(at.settings.own_address).netloc
     if not wanted.link and request.headers.get("host", "").lower() != here.lower():
         # The cookie must lie where the provider will send the browser.
-        return _away(f"{openid.home_of(at)}/login/{provider}{wanted.query()}")
+        return _away(f"{at.settings.own_address}/login/{provider}{wanted.query()}")
     try:
         attempt = openid.attempt(
             identity.name,
@@ -199,8 +199,8 @@ def _ending(at: Service, found: SignIn) -> dict[str, str | None]:
     identity = openid.identity_of(at, found.issuer)
     if identity is None:
         return {}
-    title = _title(identity)
-    back = f"{openid.home_of(at)}/login/{identity.name}/loggedout"
+    title = identity.called
+    back = f"{at.settings.own_address}/login/{identity.name}/loggedout"
     try:
         return {"provider": title, "away": openid.Client(at, identity).end_address(signins.grant_of(at, found), back)}
     except errors.BrokerError as error:
@@ -211,7 +211,7 @@ def _ending(at: Service, found: SignIn) -> dict[str, str | None]:
 @router.get("/login/{provider}/loggedout")
 def signed_out(request: Request, at: deps.At, provider: str) -> Response:
     """Back from the provider's own sign-out."""
-    context = {"away": None, "provider": _title(_identity(at, provider)), "trouble": "", "both": True}
+    context = {"away": None, "provider": _identity(at, provider).called, "trouble": "", "both": True}
     return pages.page(request, "login_out.html", context, headers=PRIVATE)
 
 
@@ -272,7 +272,7 @@ def sentence(request: Request, error: Exception) -> str:
     """What a script is told, which has no page to be led to."""
     at = deps.service_of(request)
     if type(error) is errors.NotSignedIn and at.settings.identities and str(error) == str(errors.NotSignedIn()):
-        return f"Sign in at {openid.home_of(at)}/login, or send an API token that you made there."
+        return f"Sign in at {at.settings.own_address}/login, or send an API token that you made there."
     return str(error)
 
 
@@ -351,13 +351,9 @@ def _identity(at: Service, name: str) -> settings.IdentitySetting:
     raise errors.NotFound("There is no such way to sign in here. Choose one of those on the page of signing in.")
 
 
-def _title(identity: settings.IdentitySetting) -> str:
-    return identity.title or identity.name
-
-
 def _links(at: Service, wanted: Wanted) -> list[Mapping[str, str]]:
     return [
-        {"title": _title(each), "address": f"/login/{each.name}{wanted.query()}", "name": each.name}
+        {"title": each.called, "address": f"/login/{each.name}{wanted.query()}", "name": each.name}
         for each in at.settings.identities
     ]
 

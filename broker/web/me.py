@@ -83,7 +83,7 @@ def begin(
     told = {
         "device_code": begun.device_code,
         "user_code": begun.user_code,
-        "verification_uri": f"{at.settings.public_url.rstrip('/') or f'http://localhost:{at.settings.port}'}/device",
+        "verification_uri": f"{at.settings.own_address}/device",
         "expires_in": begun.expires_in,
         "interval": begun.interval,
     }
