@@ -118,13 +118,14 @@ def _added(service: Service, session: orm.Session, vouched: openid.Vouched, pers
 def _told(service: Service, session: orm.Session, login: Login, vouched: openid.Vouched) -> None:
     identity = openid.identity_of(service, vouched.issuer)
     login.claims = claims.words(identity, vouched.claims) if identity else {}
-    login.name = claims.name(vouched.claims) or login.name
+    before, login.name = login.name, claims.name(vouched.claims) or login.name
     login.signed_in_at = service.now()
     profile = session.get(Profile, login.person)
     assert profile is not None  # noqa: S101 -- for the type checker: the column refers to it
     email = vouched.claims.get("email")
-    profile.name = login.name or profile.name
-    profile.email = email[:320] if isinstance(email, str) else profile.email
+    if profile.name in ("", before):  # a second account renames nobody who has a name already
+        profile.name = login.name
+        profile.email = email[:320] if isinstance(email, str) else profile.email
     profile.signed_in_at = max(filter(None, (profile.signed_in_at, vouched.authenticated_at)))
 
 

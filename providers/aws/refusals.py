@@ -22,7 +22,7 @@ UPDATE = "Update the stack in your account with the script of this page"
 SIGN_IN = {
     "audience": "Your account trusts this broker's tokens for another audience than sts.amazonaws.com. "
     f"{UPDATE}, or add that audience to the identity provider in IAM.",
-    "no openidconnect provider": f"Your account does not know this broker. {UPDATE}; "
+    "no openidconnect provider": "Your account does not know this broker yet. Open the link of this page, or run its script; "
     "where it says that it trusts the issuer already, choose yes.",
     "verification key": "AWS cannot tell that the token is this broker's: the key that signed it is not among those that "
     "AWS has read from this broker. Try again in an hour; whoever runs this broker must see that its address answers.",

@@ -214,6 +214,21 @@ def test_claims_of_a_provider_that_is_no_longer_trusted_count_no_more(
 # --- adding a login -------------------------------------------------------------------------------------------------
 
 
+def test_what_a_provider_said_long_ago_opens_nothing_any_more(
+    hub: Bench, browser: TestClient, campus: OpenIdDouble, orcid: OpenIdDouble, clock: Clock
+) -> None:
+    """Who has left the campus still has their other login, and the campus says nothing of it."""
+    campus.sign_in(browser)
+    orcid.link(browser, "ada")
+    for days, names in ((29, {"campus", "orcid"}), (2, {"orcid"})):
+        clock.move(days=days)
+        browser.cookies.clear()
+        orcid.sign_in(browser, "ada")
+        assert (asks(hub, browser).providers, bool(asks(hub, browser).groups)) == (names, "campus" in names)
+    campus.sign_in(browser)
+    assert asks(hub, browser).groups == {"staff"}
+
+
 def test_a_login_is_added_by_signing_in_with_both(
     hub: Bench, browser: TestClient, campus: OpenIdDouble, orcid: OpenIdDouble
 ) -> None:
@@ -268,6 +283,13 @@ def test_adding_what_is_theirs_already_changes_nothing(hub: Bench) -> None:
     made = person(hub)
     assert logins.link(hub.at, made, vouched(hub)) is False
     assert len(rows(hub, Login)) == len(rows(hub, Profile)) == 1
+
+
+def test_a_second_account_renames_nobody(hub: Bench, orcid: OpenIdDouble) -> None:
+    ada = person(hub, name="Ada Lovelace")
+    logins.link(hub.at, ada, vouched(hub, "0000-0001", orcid.issuer, name="alovelace"))
+    assert people.known(hub.at, ada.id).name == "Ada Lovelace"
+    assert person(hub, name="Ada King").name == "Ada King"
 
 
 # --- two become one -------------------------------------------------------------------------------------------------
