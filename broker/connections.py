@@ -210,13 +210,11 @@ def account(
         return backend.account()
     if purpose is base.Purpose.LAUNCH and connection.removed_at is not None:
         raise clouds.BadCredential("This account was disconnected, or connected anew, meanwhile. Launch it again.")
+    _require_right(service, connection, backend.kind(connection.kind), purpose)
     key = (connection.id, purpose.value, launch.id if launch else "")
     known = service.accounts.get(key)
     if known and not fresh and _good(service, known.credential):
         return known
-    kind = backend.kind(connection.kind)
-    if purpose is base.Purpose.LAUNCH:
-        _require_recent_sign_in(service, connection, kind)
     found = _sign_in(service, backend, connection, purpose, launch, what or purpose.value)
     _remember(service, key, found)
     return found
@@ -410,13 +408,14 @@ def _token(
     return identity.token(service, identity.form(connection.subject, plain.purpose), assertion)
 
 
-def _require_recent_sign_in(service: Service, connection: Connection, kind: base.Kind) -> None:
-    """Nobody's cloud is bought from for somebody who has not been here for long."""
+def _require_right(service: Service, connection: Connection, kind: base.Kind, purpose: base.Purpose) -> None:
+    """Asked before what is kept in memory as well: nobody's cloud is bought from for somebody who has not been here for long,
+    and what this computer is signed in with serves nobody but the person at it, whatever it is for."""
     person = people.known(service, connection.person)
-    if not people.recent(service, person):
-        raise errors.SignInAgain
     if kind.tier is base.Tier.AMBIENT and not person.local:
         raise errors.NotAllowed("Only the person at this computer may use what it is signed in with.")
+    if purpose is base.Purpose.LAUNCH and not people.recent(service, person):
+        raise errors.SignInAgain
 
 
 def _remember(service: Service, key: tuple[str, ...], found: backends.Account) -> None:

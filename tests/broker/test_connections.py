@@ -192,8 +192,7 @@ def test_who_is_vouched_for_is_told_with_the_broker(desk: Bench) -> None:
 def test_launching_needs_a_recent_sign_in_and_ending_does_not(desk: Bench) -> None:
     found = connect(desk, person=ADA)
     for hours_ago, good in ((1, True), (13, False)):
-        known(desk, ADA, hours_ago=hours_ago)
-        desk.at.accounts.clear()
+        known(desk, ADA, hours_ago=hours_ago)  # what was signed in to before is still in memory
         if good:
             sign_in(desk, found)
         else:
@@ -205,8 +204,12 @@ def test_launching_needs_a_recent_sign_in_and_ending_does_not(desk: Bench) -> No
 def test_what_this_computer_is_signed_in_with_is_for_the_local_person_only(desk: Bench) -> None:
     known(desk, ADA, hours_ago=0)
     sign_in(desk, connect(desk, "ambient", nothing=""))
+    hers = connect(desk, "ambient", ADA, nothing="")
+    for purpose in base.Purpose:
+        with pytest.raises(errors.NotAllowed, match="at this computer"):
+            sign_in(desk, hers, purpose)
     with pytest.raises(errors.NotAllowed, match="at this computer"):
-        sign_in(desk, connect(desk, "ambient", ADA, nothing=""))
+        connections.check(desk.at, ADA, hers.id)
 
 
 def test_a_kind_that_is_no_longer_offered_opens_nothing(desk: Bench) -> None:
