@@ -109,7 +109,9 @@ def end_elsewhere(service: Service, person: people.Person) -> int:
 def end_by_provider(service: Service, told: openid.LoggedOut) -> int:
     """Sign out whom their provider has logged out; how many browsers that were."""
     which = [SignIn.issuer == told.issuer]
-    which += [SignIn.sid == told.sid] if told.sid else []
+    # One whose session the provider never named may be the one that it means.
+    named = SignIn.sid.in_((told.sid, "")) if told.subject else SignIn.sid == told.sid
+    which += [named] if told.sid else []
     which += [SignIn.subject == told.subject] if told.subject else []
     return _ended(service, *which)
 

@@ -505,6 +505,17 @@ def test_the_provider_signs_somebody_out_behind_their_back(
         assert [each.get("/sessions").status_code for each in (browser, second, somebody)] == [303, 303, 200]
 
 
+def test_a_browser_whose_session_was_never_named_is_signed_out_with_its_person(
+    browser: TestClient, campus: OpenIdDouble
+) -> None:
+    campus.tamper = lambda told: {name: value for name, value in told.items() if name != "sid"}
+    campus.sign_in(browser)
+    for who, status in (("bob-1", 200), ("ada-1", 303)):
+        token = campus.logout_token(sub=who, sid="a-name-of-the-providers-own")
+        assert browser.post("/login/campus/backchannel", data={"logout_token": token}).status_code == 200
+        assert browser.get("/sessions").status_code == status
+
+
 def test_a_log_out_that_is_not_the_providers_ends_nothing(browser: TestClient, campus: OpenIdDouble) -> None:
     campus.sign_in(browser)
     for sent in ({}, {"logout_token": "x"}, {"logout_token": campus.logout_token(sub="ada-1", aud="other")}):
