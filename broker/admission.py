@@ -7,7 +7,8 @@
     open_to = ["provider campus"]                             whoever has signed in with this identity provider
     open_to = ["local"]                                       the one local person only
 
-One that fits is enough. What a person's identity providers say of them is read at each sign-in and each renewal.
+One that fits is enough. What a person's identity providers say of them is read at each sign-in and each renewal, and
+counts for `token_days` from the last sign-in with that one.
 """
 
 from __future__ import annotations

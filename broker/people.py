@@ -62,7 +62,8 @@ def of(person_id: str) -> Person:
 
 
 def known(service: Service, person_id: str) -> Person:
-    """The same with all that their logins say of them. One short look at the table."""
+    """The same with all that their logins say of them, as far as they signed in with them within `token_days`. One short look
+    at the table."""
     from broker.models import Login, Profile  # models need nothing of this module; this module is needed by all
 
     if person_id in (LOCAL.id, ANONYMOUS.id):
@@ -71,7 +72,10 @@ def known(service: Service, person_id: str) -> Person:
         profile = session.get(Profile, person_id)
         logins = list(session.scalars(sa.select(Login).where(Login.person == person_id)))
     names = {identity.issuer: identity.name for identity in service.settings.identities}
-    trusted = [login for login in logins if login.issuer in names]
+    # What a provider said long ago may be true no more: whoever left it goes on signing in with another one.
+    longest = max(dt.timedelta(days=service.settings.token_days), dt.timedelta(hours=service.settings.sign_in_hours))
+    told = service.now() - longest
+    trusted = [login for login in logins if login.issuer in names and login.signed_in_at >= told]
     said = {word: frozenset(each for login in trusted for each in login.claims.get(word, ())) for word in WORDS}
     return Person(
         id=person_id,
