@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from broker import addresses
 from broker import home as folder
 
 FILE = "hubs.json"
-NEAR = ("localhost", "127.0.0.1", "::1")
 
 
 class BadAddress(ValueError):
@@ -36,7 +36,7 @@ def address(typed: str) -> str:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         raise BadAddress(f"“{typed}” is no address of a hub.") from None
-    if parts.scheme != "https" and not (parts.scheme == "http" and host in NEAR):
+    if not addresses.takes_secrets(parts):
         raise BadAddress("The address of a hub begins with https://: a token is sent to it.")
     if not host or parts.path or parts.query or parts.fragment or "@" in parts.netloc or not _plain(host):
         raise BadAddress(f"“{typed}” is no address of a hub. It is like https://hub.example, with nothing after it.")

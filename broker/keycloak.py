@@ -20,7 +20,7 @@ from keycloak.exceptions import (
     KeycloakGetError,
 )
 
-from broker import errors
+from broker import addresses, errors
 from broker.keycloak_upstreams import CLAIMS, SECRET_DIGEST, Upstream
 
 FIRST_LOGIN = "anybinder first login"
@@ -72,8 +72,7 @@ class Made:
 def sign_in(server: str, user: str, password: str, realm: str) -> KeycloakAdmin:
     """As an administrator of the whole Keycloak. Asks it nothing yet. Raises BadRequest for an address in clear text."""
     at = urlsplit(server)
-    near = at.hostname in ("localhost", "127.0.0.1", "::1")
-    if not at.netloc or not (at.scheme == "https" or (near and at.scheme == "http")):
+    if not at.netloc or not addresses.takes_secrets(at):
         raise errors.BadRequest("Keycloak's address begins with https://: a password is sent there.")
     return KeycloakAdmin(
         server_url=server.rstrip("/"),

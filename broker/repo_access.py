@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
-from broker import connections, errors, linked, people, repo_hosts, repos
+from broker import addresses, connections, errors, linked, people, repo_hosts, repos
 from broker.environments import unlocking
 from broker.models import Connection, Launch, Order
 from broker.repos import credentials
@@ -22,7 +22,6 @@ from providers import base
 from providers import errors as clouds
 
 LINKED, TOKEN = "linked", "token"
-NEAR = ("localhost", "127.0.0.1", "::1")
 
 
 # --- what can be connected ------------------------------------------------------------------------------------------
@@ -227,12 +226,8 @@ def _origin(service: Service, prefix: str) -> str:
     """Where its repositories may be opened with a secret: by https, or on this computer. Empty where they may not."""
     chosen = service.settings.repo_host(prefix)
     url = _url(service, prefix) if prefix in repos.providers else ""
-    return unlocking.origin_of(url) if all(map(_safe, filter(None, (url, chosen.api)))) and url else ""
-
-
-def _safe(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in NEAR)
+    told = [urlsplit(each) for each in (url, chosen.api) if each]
+    return unlocking.origin_of(url) if url and all(map(addresses.takes_secrets, told)) else ""
 
 
 def _keeper(service: Service, person: people.Person, prefix: str) -> str:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from broker import admission
+from broker import addresses, admission
 from broker.home import default_home
 
 
@@ -133,8 +133,7 @@ class IdentitySetting(BaseModel):
     @classmethod
     def _issuer_is_safe(cls, issuer: str) -> str:
         address = urlsplit(issuer)
-        near = address.hostname in ("localhost", "127.0.0.1", "::1")
-        if not address.netloc or not (address.scheme == "https" or (near and address.scheme == "http")):
+        if not address.netloc or not addresses.takes_secrets(address):
             raise ValueError("an issuer's address begins with https://, as its tokens name it.")
         return issuer  # with its last slash, if it has one: some have
 
@@ -159,8 +158,7 @@ class PeerSetting(BaseModel):
     @classmethod
     def _url_takes_tokens(cls, url: str) -> str:
         address = urlsplit(url)
-        near = address.hostname in ("localhost", "127.0.0.1", "::1")
-        if not address.hostname or not (address.scheme == "https" or (near and address.scheme == "http")):
+        if not address.hostname or not addresses.takes_secrets(address):
             raise ValueError("a peer's address begins with https://, as people's tokens are sent there.")
         return url.rstrip("/")
 
@@ -373,7 +371,7 @@ class Settings(BaseSettings):
     @property
     def served(self) -> bool:
         """True where others than the one local person can reach this broker."""
-        return bool(self.public_url) or self.host not in ("127.0.0.1", "::1", "localhost")
+        return bool(self.public_url) or self.host not in addresses.LOOPBACK
 
     def repo_host(self, prefix: str) -> HostSetting:
         """How repositories of this prefix are asked for, and which may run."""

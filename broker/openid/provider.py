@@ -14,7 +14,7 @@ from joserfc import errors as jose
 from joserfc import jws, jwt
 from joserfc.jwk import JWKRegistry
 
-from broker import settings
+from broker import addresses, settings
 from broker.openid import asking
 from broker.openid.refusals import Refused, Unavailable
 from broker.service import Service
@@ -29,7 +29,6 @@ KEPT = dt.timedelta(minutes=5)  # how long what a provider says of itself is bel
 REREAD = dt.timedelta(seconds=5)  # an unknown key makes us read its keys again, but no faster than this
 NEEDED = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 ENDPOINTS = (*NEEDED, "userinfo_endpoint", "end_session_endpoint")
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,8 +178,8 @@ def _is_safe(address: str, near: bool) -> bool:
         parts = urlsplit(address)
     except ValueError:
         return False
-    here = near and parts.scheme == "http" and parts.hostname in LOOPBACK
-    return bool(parts.netloc) and address.isprintable() and not parts.fragment and (parts.scheme == "https" or here)
+    safe = addresses.takes_secrets(parts) if near else parts.scheme == "https"
+    return bool(parts.netloc) and address.isprintable() and not parts.fragment and safe
 
 
 def _keys(told: Any) -> list[Any]:
