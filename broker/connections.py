@@ -16,8 +16,8 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy import orm
 
-from broker import backends, bootstrap, crypto, db, errors, identity, people
-from broker.models import Connection, Launch, Order, State, Use
+from broker import backends, bootstrap, crypto, db, errors, identity, people, uses
+from broker.models import Connection, Launch, Order, State
 from broker.service import Service
 from providers import base
 from providers import errors as clouds
@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 MARGIN = dt.timedelta(minutes=5)  # a credential that ends sooner is not begun with
 ACCOUNTS_MOST = 1000  # credentials in memory; a launch has at most two
 SIGNING_IN = "Signing in"
+RARELY = dt.timedelta(hours=6)  # how often accounts are swept in which nothing was bought, as far as we know
 FIELD_MOST = 4000  # characters of one field; a token is the longest there is
 
 
@@ -233,7 +234,10 @@ def of_order(service: Service, order: Order) -> backends.Account:
 
 
 def to_sweep(service: Service, backend: backends.Backend) -> Iterator[tuple[Connection | None, backends.Account]]:
-    """Every account in which this broker may have something of this backend's. Raises as `account`, at each."""
+    """Every account in which this broker may have something of this backend's. Raises as `account`, at each.
+
+    Where the table knows of no purchase, only every RARELY: it may have been restored from before one.
+    """
     if not backend.asks_for_account:
         yield None, account(service, backend, None, base.Purpose.REAP)
         return
@@ -242,16 +246,27 @@ def to_sweep(service: Service, backend: backends.Backend) -> Iterator[tuple[Conn
         sa.select(Order.id)
         .join(other, other.id == Order.connection_id)
         .where(other.person == Connection.person, other.target == Connection.target)
-    )  # an order is written before anything is bought: nobody's account is looked into for nothing
-    living = Connection.target == target_of(backend.name), Connection.erased_at.is_(None), bought.exists()
-    query = sa.select(Connection).where(*living)
+    )  # an order is written before anything is bought
+    living = Connection.target == target_of(backend.name), Connection.erased_at.is_(None)
     with service.db.reading() as session:
-        found = list(session.scalars(query))
-    for connection in found:
+        found = [(row, used) for row, used in session.execute(sa.select(Connection, bought.exists()).where(*living))]
+    for connection, used in found:
+        if not used and not _is_its_turn(service, connection):
+            continue
         try:
             yield connection, account(service, backend, connection, base.Purpose.REAP, what="sweep")
         except (clouds.ProviderError, errors.BrokerError) as error:
             log.warning("sweep_failed", backend=backend.name, connection=connection.id, error=str(error))
+
+
+def _is_its_turn(service: Service, connection: Connection) -> bool:
+    """Whether this account, in which nothing can be that the table knows of, is looked into again."""
+    now = service.now()
+    looked_at = service.looked_into.get(connection.id, connection.created_at)
+    if now - looked_at < RARELY:
+        return False
+    service.looked_into[connection.id] = now
+    return True
 
 
 def check(service: Service, person: people.Person, connection_id: str) -> Connection:
@@ -268,13 +283,13 @@ def check(service: Service, person: people.Person, connection_id: str) -> Connec
         findings += tried
         credentials += [credential] if credential else []
     ends = [each.reaches for each in credentials if each.reaches]
-    told = [asdict(each) for each in findings]
-    _note(
+    rows = told(findings)
+    note(
         service,
         found,
-        findings=told,
-        works=not _trouble(told),
-        trouble=_trouble(told),
+        findings=rows,
+        works=not _trouble(rows),
+        trouble=_trouble(rows),
         who=credentials[0].who if credentials else "",
         ends_at=min(ends) if ends else None,
         checked_at=service.now(),
@@ -309,17 +324,18 @@ def used(
     service: Service, connection: Connection, what: str, *, launch_id: str | None = None, outcome: str = ""
 ) -> None:
     """Write this use down, for the person to see."""
+    uses.write(service, connection.person, what, connection_id=connection.id, launch_id=launch_id, outcome=outcome)
+
+
+def note(service: Service, connection: Connection, **values: Any) -> None:
+    """Keep this in its row, whatever else has become of it meanwhile."""
     with service.db.transaction() as session:
-        session.add(
-            Use(
-                at=service.now(),
-                person=connection.person,
-                connection_id=connection.id,
-                what=what,
-                launch_id=launch_id,
-                outcome=outcome,
-            )
-        )
+        session.execute(sa.update(Connection).where(Connection.id == connection.id).values(**values))
+
+
+def told(findings: Iterable[base.Permission]) -> list[dict[str, Any]]:
+    """What was found, as its row keeps it."""
+    return [{**asdict(each), "purpose": each.purpose.value} for each in findings]
 
 
 # --- within ---------------------------------------------------------------------------------------------------------
@@ -355,9 +371,9 @@ def _learn(service: Service, connection: Connection, purpose: base.Purpose, refu
         kept = session.get(Connection, connection.id)
         if kept is None:
             return
-        fresh = asdict(_signing_in(purpose, refusal))
+        fresh = told([_signing_in(purpose, refusal)])
         others = [each for each in kept.findings if (each["name"], each["purpose"]) != (SIGNING_IN, purpose.value)]
-        kept.findings = [fresh, *others]
+        kept.findings = [*fresh, *others]
         kept.trouble = _trouble(kept.findings)
         kept.works = False if kept.trouble else True if kept.checked_at else None
 
@@ -429,11 +445,6 @@ def _remember(service: Service, key: tuple[str, ...], found: backends.Account) -
 
 def _good(service: Service, credential: base.Credential) -> bool:
     return credential.expires_at is None or credential.expires_at - service.now() > MARGIN
-
-
-def _note(service: Service, connection: Connection, **values: object) -> None:
-    with service.db.transaction() as session:
-        session.execute(sa.update(Connection).where(Connection.id == connection.id).values(**values))
 
 
 def _forget(service: Service, connection_id: str) -> None:

@@ -15,8 +15,8 @@ from urllib.parse import parse_qs, quote, quote_plus, urlencode
 import httpx
 import structlog
 
-from broker import errors, openid, people, settings, signins
-from broker.models import SignIn, Use
+from broker import errors, openid, people, settings, signins, uses
+from broker.models import SignIn
 from broker.openid import asking
 from broker.service import Service
 
@@ -114,13 +114,4 @@ def _as_client(identity: settings.IdentitySetting) -> str:
 
 
 def _note(service: Service, person: people.Person, launch_id: str | None, outcome: str) -> None:
-    row = Use(
-        at=service.now(),
-        person=person.id,
-        connection_id=None,
-        what="linked token",
-        launch_id=launch_id,
-        outcome=outcome,
-    )
-    with service.db.transaction() as session:
-        session.add(row)
+    uses.write(service, person.id, "linked token", launch_id=launch_id, outcome=outcome)

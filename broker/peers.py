@@ -6,11 +6,9 @@ Nothing is launched there yet; the token is stored, and the hub asked whose it i
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 import httpx
-import sqlalchemy as sa
 
 from broker import connections, errors, people
 from broker.models import Connection
@@ -99,12 +97,11 @@ def check(service: Service, person: people.Person, connection_id: str) -> Connec
         findings = _findings(who, scopes)
         lacking = [each.name for each in findings if each.works is False]
         trouble = f"The token may not do what is needed: {', '.join(lacking)}. Make one that may." if lacking else ""
-        told |= {"who": who, "works": not lacking, "findings": [_row(each) for each in findings], "trouble": trouble}
+        told |= {"who": who, "works": not lacking, "findings": connections.told(findings), "trouble": trouble}
     except clouds.BadCredential as refusal:
         told["trouble"] = str(refusal)
     connections.used(service, found, "check", outcome=str(told["trouble"]))
-    with service.db.transaction() as session:
-        session.execute(sa.update(Connection).where(Connection.id == found.id).values(**told))
+    connections.note(service, found, **told)
     return connections.get(service, person, connection_id)
 
 
@@ -162,7 +159,3 @@ def _findings(who: str, scopes: list[str]) -> list[base.Permission]:
             )
         )
     return found
-
-
-def _row(found: base.Permission) -> dict[str, Any]:
-    return {**asdict(found), "purpose": found.purpose.value}

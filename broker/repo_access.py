@@ -10,8 +10,6 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-import sqlalchemy as sa
-
 from broker import addresses, connections, errors, linked, people, repo_hosts, repos
 from broker.environments import unlocking
 from broker.models import Connection, Launch, Order
@@ -84,8 +82,8 @@ def check(service: Service, person: people.Person, connection_id: str) -> Connec
     lacking = [each for each in said.findings if each.works is False]
     trouble = said.refused or " ".join(f"It may not do what is needed: {each.name}. {each.fix}" for each in lacking)
     told |= {"who": said.who, "ends_at": said.ends_at, "works": not trouble, "trouble": trouble}
-    told["findings"] = [_row(each) for each in said.findings]
-    _note(service, found, **told)
+    told["findings"] = connections.told(said.findings)
+    connections.note(service, found, **told)
     return connections.get(service, person, connection_id)
 
 
@@ -119,7 +117,7 @@ def resolve(
     except repo_errors.TokenRefused as refusal:
         connection = connections.find(service, person.id, target_of(prefix_of(service, spec)))
         if connection:
-            _note(service, connection, works=False, trouble=str(refusal))
+            connections.note(service, connection, works=False, trouble=str(refusal))
         raise
     except repo_errors.RefNotFound:
         raise
@@ -242,18 +240,3 @@ def _hint(service: Service, person: people.Person, spec: repos.RepoSpec) -> str:
     if not prefix or person.anonymous or connections.find(service, person.id, target_of(prefix)):
         return ""
     return f" If it is private, connect your own account at {title(service, prefix)} first."
-
-
-def _row(found: base.Permission) -> dict[str, Any]:
-    return {
-        "name": found.name,
-        "purpose": found.purpose.value,
-        "why": found.why,
-        "works": found.works,
-        "fix": found.fix,
-    }
-
-
-def _note(service: Service, connection: Connection, **values: Any) -> None:
-    with service.db.transaction() as session:
-        session.execute(sa.update(Connection).where(Connection.id == connection.id).values(**values))

@@ -1,4 +1,4 @@
-"""What was done with what people have entrusted to this broker. `connections.used` writes it down."""
+"""What was done with what people have entrusted to this broker."""
 
 from __future__ import annotations
 
@@ -9,6 +9,28 @@ import sqlalchemy as sa
 from broker import people
 from broker.models import Connection, Launch, Order, State, Use
 from broker.service import Service
+
+
+def write(
+    service: Service,
+    person_id: str,
+    what: str,
+    *,
+    connection_id: str | None = None,
+    launch_id: str | None = None,
+    outcome: str = "",
+) -> None:
+    """Write one use down, for the person to see. `outcome`: the sentence, where it did not go well."""
+    fresh = Use(
+        at=service.now(),
+        person=person_id,
+        connection_id=connection_id,
+        what=what,
+        launch_id=launch_id,
+        outcome=outcome,
+    )
+    with service.db.transaction() as session:
+        session.add(fresh)
 
 
 def of(
