@@ -87,7 +87,7 @@ def sign_in(server: str, user: str, password: str, realm: str) -> KeycloakAdmin:
 def init(admin: KeycloakAdmin, wanted: Wanted, *, dry_run: bool = False) -> Made:
     """Make it so. Asks Keycloak some thirty times, a second or two. May be repeated. Raises Refused, with what was not done."""
     try:
-        return _Hub(admin, wanted, dry_run=dry_run).init()
+        return _Run(admin, wanted, dry_run=dry_run).init()
     except KeycloakConnectionError:
         raise Refused("Keycloak does not answer at this address. Check that it runs and can be reached.") from None
     except KeycloakError as error:
@@ -111,7 +111,7 @@ def as_toml(wanted: Wanted, made: Made, *, secret: bool) -> str:
     return "\n".join(lines)
 
 
-class _Hub:
+class _Run:
     """One run over one realm."""
 
     def __init__(self, admin: KeycloakAdmin, wanted: Wanted, *, dry_run: bool) -> None:

@@ -18,7 +18,7 @@ app = typer.Typer(help="Set Keycloak up as the hub of all ways to sign in.", no_
 
 
 @app.callback()
-def _group() -> None:
+def _group() -> None:  # without it, Typer takes the one command for the whole group
     """Set Keycloak up as the hub of all ways to sign in."""
 
 

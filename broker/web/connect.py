@@ -29,6 +29,7 @@ DONE = {
     "reap": "Signed in to end a session",
     "check": "Checked what it may do",
     "sweep": "Looked for anything left over",
+    "look up": "Looked a private repository up",
     "clone": "Fetched a private repository",
     "linked token": "Used your token from the linked account",
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from providers.aws import refusals
+from providers.aws import narrowing, refusals
 from providers.aws.clients import Caller, Place
 from providers.base import Connection, Permission, Purpose
 from providers.errors import InvalidOrder, PermissionMissing, QuotaExceeded
@@ -51,7 +51,7 @@ class _Check:
     def _run(self, image: str) -> Iterator[Permission]:
         """One dry run decides on starting and on tagging both: AWS asks for the two together."""
         run = self._dry("RunInstances", "to start a machine", ImageId=image, InstanceType=SMALL, MinCount=1, MaxCount=1,
-                        TagSpecifications=self._tags("instance", "volume", "network-interface"))  # fmt: skip
+                        TagSpecifications=self._tags(*narrowing.CREATED))  # fmt: skip
         why = "to mark what it starts, so that it is found and ended"
         if run.name == "ec2:CreateTags":
             yield self._found("ec2:RunInstances", "to start a machine", None, "It can be tried once tagging works.")

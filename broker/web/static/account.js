@@ -10,6 +10,6 @@ copy.addEventListener("click", async () => {
     copied.textContent = "Copied.";
   } catch {
     token.select();
-    copied.textContent = "Your browser does not let a page copy. It is marked: press Ctrl+C, or ⌘C.";
+    copied.textContent = "It is selected: copy it with Ctrl+C or ⌘C.";
   }
 });
