@@ -61,7 +61,7 @@ def require_recent(
     if minutes is not None and (since is None or now - since > dt.timedelta(minutes=minutes)):
         raise errors.SignInAgain(
             f"{title} asks for a sign-in that is not older than {minutes:g} minutes. Sign in again, then repeat this: "
-            "nothing is lost.",
+            f"{'with a new token.' if person.token else 'nothing is lost.'}",
             max_age=int(minutes * 60),
             level=level,
         )

@@ -76,4 +76,7 @@ def person_of(service: Service, text: str) -> people.Person | None:
     if found.used_at is None or now - found.used_at > USED_EVERY:
         with service.db.transaction() as session:
             session.execute(sa.update(ApiToken).where(ApiToken.id == found.id).values(used_at=now))
-    return replace(people.known(service, found.person), scopes=frozenset(found.scopes.split()), token=found.id)
+    known = people.known(service, found.person)
+    # Whoever has only the token has proved nothing since it was made, whenever its owner signs in elsewhere.
+    since = min(known.signed_in_at, found.created_at) if known.signed_in_at else None
+    return replace(known, scopes=frozenset(found.scopes.split()), token=found.id, signed_in_at=since)

@@ -13,7 +13,21 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-from broker import app, backends, errors, launches, openid, people, resealing, sealing, settings, signins, tasks, wishes
+from broker import (
+    api_tokens,
+    app,
+    backends,
+    errors,
+    launches,
+    openid,
+    people,
+    resealing,
+    sealing,
+    settings,
+    signins,
+    tasks,
+    wishes,
+)
 from broker.models import Login, SignIn
 from broker.openid import asking
 from tests.broker.conftest import Bench, Clock
@@ -325,6 +339,25 @@ def test_scripts_are_told_to_sign_in_again(strict: Bench, campus: OpenIdDouble) 
         sent = {"repo": strict.repo, "backend": "desk"}
         answer = browser.post("/api/launches", json=sent, headers={**OWN, "Accept": "application/json"})
         assert (answer.status_code, answer.json()["reason"]) == (401, "sign_in_again")
+
+
+def test_a_token_of_long_ago_proves_nothing_when_its_owner_signs_in(
+    make_bench: Callable[..., Bench], campus: OpenIdDouble, clock: Clock
+) -> None:
+    setting = settings.BackendSetting(name="desk", provider="fake", sign_in_minutes=10)
+    bench = make_bench(identities=(campus.setting(),))
+    bench.at.backends["desk"] = backends.Backend(name="desk", title="Desk", provider=DeskCloud(), setting=setting)
+    with browser_of(bench) as browser:
+        for minutes, status in ((0, 201), (11, 401), (0, 201)):
+            clock.move(minutes=minutes)
+            campus.sign_in(browser)
+            who = asks(bench, browser)
+            assert who is not None
+            if status == 201:
+                text = api_tokens.create(bench.at, who, name="script", scopes=["launch"])[1]
+            shown = {"Authorization": f"Bearer {text}", "Accept": "application/json"}
+            answer = browser.post("/api/launches", json={"repo": bench.repo, "backend": "desk"}, headers=shown)
+            assert (answer.status_code, "with a new token" in answer.text) == (status, status == 401)
 
 
 def test_the_local_person_proves_it_by_being_there(strict: Bench) -> None:
