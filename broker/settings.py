@@ -32,10 +32,15 @@ class ResourceSetting(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     cpu: float | None = Field(None, gt=0)
+    """Processors."""
     memory_mb: int | None = Field(None, gt=0)
+    """Memory, in MB."""
     disk_gb: int | None = Field(None, gt=0)
+    """Disk, in GB."""
     gpu: int | None = Field(None, ge=0)
+    """How many GPUs."""
     hours: float | None = Field(None, gt=0)
+    """How long it may last."""
 
 
 class RepoConfig(BaseModel):
@@ -105,6 +110,7 @@ class IdentitySetting(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")
+    """What it is called in addresses (`/login/NAME/callback`) and in `open_to`: lower-case letters, digits and hyphens."""
     title: str = ""
     """What the page of signing in calls it. Empty: its name."""
     issuer: str
@@ -144,6 +150,7 @@ class PeerSetting(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")
+    """What it is called in addresses: lower-case letters, digits and hyphens."""
     title: str = ""
     """What pages call it. Empty: its host."""
     url: str
@@ -178,10 +185,13 @@ class BackendSetting(Policy):
     """One backend: a provider, configured and offered to people."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")
+    """What it is called in addresses and by `--on`: lower-case letters, digits and hyphens. Accounts are connected by it."""
     provider: str
     """Name of the entry point in the group `anybinder.providers`."""
     title: str = ""
+    """What people read. Empty: the provider's own title."""
     configuration: Mapping[str, str] = {}
+    """What this kind of provider is told; each has its own list in `docs/reference/providers.md`."""
     open_to: tuple[str, ...] = ("signed in",)
     """Who may use it, in words: `signed in`, `group staff`, `entitlement urn:…`, `affiliation *@uni.example`, `provider campus`.
     One that fits is enough. Visitors need `binder_backend`."""
@@ -190,7 +200,9 @@ class BackendSetting(Policy):
     sign_in_level: str = ""
     """A launch there needs a sign-in of this level, an `acr` of the identity provider's."""
     idle_minutes: int | None = None
+    """Its own `idle_minutes`. Empty: the broker's."""
     max_hours: float | None = None
+    """Its own `max_hours`. Empty: the broker's."""
     max_sessions: int | None = Field(None, ge=0)
     """How many sessions run there at once; further ones wait for a seat. 0 lets nothing new in."""
     resources: ResourceSetting = ResourceSetting()

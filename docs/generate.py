@@ -15,6 +15,15 @@ CLONE = Path(__file__).resolve().parent.parent
 REFERENCE = CLONE / "docs" / "reference"
 MADE = "<!-- Made by docs/generate.py: change the code, then run it again. -->"
 PLACES = {"default_home": "the operating system's place for application data"}
+TABLES = {
+    "BackendSetting": "A backend, in `backends`",
+    "ResourceSetting": "Its `resources` and `most`",
+    "Policy": "What may run, for a backend as for a host",
+    "HostSetting": "A host of repositories, in `hosts`",
+    "IdentitySetting": "A provider that people sign in with, in `identities`",
+    "PeerSetting": "Another hub, in `peers`",
+}
+"""The classes of `broker.settings` whose fields stand in tables of config.toml, and what each is called."""
 
 
 # --- settings -------------------------------------------------------------------------------------------------------
@@ -33,9 +42,10 @@ def settings() -> Iterator[str]:
     )
     for name, default, meaning in fields("Settings"):
         yield f"| `ANYBINDER_{name.upper()}` | {default} | {meaning} |"
-    yield from ("", "## A backend", "", "| field | default | means |", "|---|---|---|")
-    for name, default, meaning in fields("BackendSetting"):
-        yield f"| `{name}` | {default} | {meaning} |"
+    for class_name, title in TABLES.items():
+        yield from ("", f"## {title}", "", "| field | default | means |", "|---|---|---|")
+        for name, default, meaning in fields(class_name):
+            yield f"| `{name}` | {default} | {meaning} |"
 
 
 def fields(class_name: str) -> Iterator[tuple[str, str, str]]:
@@ -49,10 +59,15 @@ def fields(class_name: str) -> Iterator[tuple[str, str, str]]:
 def shown_default(node: ast.AnnAssign) -> str:
     if node.value is None:
         return "must be given"
-    if isinstance(node.value, ast.Call) and not node.value.args:
-        factory = next((word.value for word in node.value.keywords if word.arg == "default_factory"), None)
-        return PLACES[ast.unparse(factory)] if factory else "must be given"
-    value = ast.unparse(node.value)
+    given = node.value
+    if isinstance(given, ast.Call) and ast.unparse(given.func) == "Field":
+        factory = next((word.value for word in given.keywords if word.arg == "default_factory"), None)
+        if factory or not given.args:
+            return PLACES[ast.unparse(factory)] if factory else "must be given"
+        given = given.args[0]
+    elif isinstance(given, ast.Call) and not given.args:
+        return "empty"
+    value = ast.unparse(given)
     return {"''": "empty", "SecretStr('')": "empty", "None": "none"}.get(value, f"`{value}`")
 
 
