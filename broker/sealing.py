@@ -131,6 +131,16 @@ def file_of(chosen: settings.Settings) -> Path:
     return chosen.sealing_key_file or chosen.home / FILE
 
 
+def check(chosen: settings.Settings) -> None:
+    """Read the ring, where there is to be one already: a broker that cannot open its secrets does not start. Makes none.
+
+    Raises BadRequest.
+    """
+    told = chosen.sealing_keys.get_secret_value() or chosen.sealing_key_command or chosen.sealing_key_file
+    if told or file_of(chosen).exists():
+        Sealer(chosen).names  # noqa: B018 -- reads it
+
+
 def add_first(chosen: settings.Settings) -> str:
     """Put a fresh key first in the file of the ring; its name. Whole or not at all, and on the disk when this returns.
 
@@ -165,7 +175,7 @@ def parsed(text: str) -> dict[str, bytes]:
             key = b""
         if not name.isalnum() or not name.isascii() or len(name) > 64 or len(key) != 32:
             raise errors.BadRequest(
-                "A sealing key is a name, a colon, and 32 bytes in base64. `anybinder keys new` prints one."
+                "One of the sealing keys is not a name, a colon, and 32 bytes in base64, as `anybinder keys new` prints it."
             )
         ring[name] = key
     if not ring:

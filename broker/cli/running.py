@@ -11,7 +11,7 @@ from typing import Any
 
 import pydantic
 
-from broker import backends, client, errors, home, logs, reaper, service, serving, settings
+from broker import backends, client, errors, home, logs, reaper, sealing, service, serving, settings
 from broker.browser import open_page
 from broker.cli import give_up, say
 from providers import errors as clouds
@@ -33,6 +33,7 @@ def _settings(port: int | None = None) -> settings.Settings:
     try:
         chosen = settings.current()
         backends.check(chosen)
+        sealing.check(chosen)
     except pydantic.ValidationError as error:
         wrong = "; ".join(map(_in_words, error.errors(include_input=False)))
         give_up(f"A setting cannot be used: {wrong}.", 2)

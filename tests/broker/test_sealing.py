@@ -134,11 +134,18 @@ def test_a_ring_is_read_from_a_setting_a_file_or_a_command(make: Make, tmp_path:
     ],
 )
 def test_a_ring_that_is_none_is_refused_in_a_sentence_that_shows_no_key(
-    make: Make, chosen: dict[str, Any], says: str
+    make: Make, home: Path, chosen: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(errors.BadRequest, match=says) as refusal:
         make(**chosen).seal("x", ABOUT)
     assert "c2hvcnQ" not in str(refusal.value)
+    with pytest.raises(errors.BadRequest, match=says):  # a broker that could open nothing does not start
+        sealing.check(settings.Settings(home=home, **chosen))
+
+
+def test_a_broker_without_secrets_starts_without_a_ring_and_gets_none(home: Path) -> None:
+    sealing.check(settings.Settings(home=home))
+    assert not (home / "sealing.keys").exists()
 
 
 # --- changing it ----------------------------------------------------------------------------------------------------
