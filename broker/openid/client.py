@@ -296,6 +296,11 @@ class Client:
             told = getattr(oauth, verb)(url, **asked)
         except OAuth2Error as error:
             log.warning("tokens_refused", provider=self._identity.name, error=str(error.error)[:60])
+            if error.error in ("invalid_client", "unauthorized_client"):  # the latter is Keycloak's for a wrong secret
+                raise Refused(
+                    f"{self._title} does not take this broker's own client id and secret, so nobody is signed in with it. "
+                    "Whoever runs this broker must set `client_id` and `client_secret` as it has them."
+                ) from None
             raise Refused(
                 f"{self._title} did not accept the answer it gave your browser: it may be used up or too old. Begin again; "
                 "if it goes on, tell whoever runs this broker."

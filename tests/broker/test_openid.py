@@ -82,6 +82,12 @@ def test_a_client_without_a_secret_proves_itself_by_pkce_alone(
     assert walk(hub, campus).subject == "ada-1"
 
 
+def test_a_wrong_secret_of_ours_is_told_to_whoever_runs_this_broker(hub: Bench, campus: OpenIdDouble) -> None:
+    campus.client_secret = "another"
+    with pytest.raises(openid.Refused, match="set `client_id` and `client_secret`"):
+        walk(hub, campus)
+
+
 def test_a_provider_that_takes_its_secret_in_the_body_gets_it_there(hub: Bench, campus: OpenIdDouble) -> None:
     campus.discovery_says = {"token_endpoint_auth_methods_supported": ["client_secret_post"]}
     assert walk(hub, campus).subject == "ada-1"
