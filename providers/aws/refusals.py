@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError, ParamValidationError
 
 from providers.errors import (
     BadCredential,
@@ -79,7 +79,7 @@ def meant(call: str, *, answers: bool = True) -> Iterator[None]:
         if not answers:
             raise
         raise _of_an_answer(call, refusal) from None  # the SDK's exceptions carry the whole answer
-    except HTTPClientError as error:
+    except (HTTPClientError, ConnectionError) as error:
         raise ProviderUnavailable(f"AWS did not answer ({type(error).__name__}). Try again later.") from None
     except ParamValidationError:
         raise InvalidOrder(

@@ -203,7 +203,7 @@ class TestRefusals(OverAws):
 
     def test_nobody_there_is_unavailable(self, provider, issuer):
         nowhere = AwsProvider({"region": "eu-central-1", "endpoint_url": "http://127.0.0.1:9"})
-        with pytest.raises(ProviderUnavailable):
+        with pytest.raises(ProviderUnavailable, match="AWS did not answer"):
             nowhere.sign_in(LAUNCH, token(issuer))
 
     def test_a_refusal_shows_no_token(self, provider, account, issuer, aws):
