@@ -44,6 +44,8 @@ class Service:
     """Opened signing keys by `kid`; `identity` alone reads them."""
     accounts: dict[tuple[str, ...], Account] = field(default_factory=dict, repr=False)
     """Credentials in memory, until shortly before they end; `connections` alone reads them."""
+    looked_into: dict[str, dt.datetime] = field(default_factory=dict)
+    """When accounts were last swept in which nothing was bought; `connections` alone reads it."""
     identities: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     """What identity providers have said of themselves, for minutes; `openid` alone reads it."""
     probes: dict[str, Seen] = field(default_factory=dict)

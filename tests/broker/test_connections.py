@@ -15,7 +15,7 @@ from broker import backends, connections, db, errors, identity, launches, people
 from broker.models import Connection, Launch, Order, Profile, State
 from providers import base
 from providers import errors as clouds
-from tests.broker.conftest import Bench
+from tests.broker.conftest import Bench, Clock
 from tests.doubles.accounts_cloud import AccountsCloud
 
 NUMBER, KEY = "123456789012", "not-to-be-seen"
@@ -373,6 +373,19 @@ def test_a_sweep_looks_only_where_something_was_ever_bought(desk: Bench) -> None
     assert uses.of(desk.at, people.LOCAL)[0].what == "sweep"
     assert uses.of(desk.at, ADA) == []
     assert desk.launch(launch.id).state is State.READY
+
+
+def test_a_table_restored_from_before_a_purchase_leaves_nothing_for_good(desk: Bench, clock: Clock) -> None:
+    running(desk)
+    with desk.at.db.transaction() as session:  # as the table of before would be
+        for table in ("events", "orders", "launches", "uses"):
+            session.execute(sa.text(f"DELETE FROM {table}"))
+    assert reaper.sweep(desk.at) == []
+    clock.move(hours=6)
+    assert [finding.verdict for finding in reaper.sweep(desk.at)] == ["unknown"]
+    assert reaper.sweep(desk.at) == []
+    clock.move(days=2)
+    assert [finding.verdict for finding in reaper.sweep(desk.at)] == ["expired"]
 
 
 def test_a_sweep_goes_on_where_one_account_lets_nobody_in(desk: Bench) -> None:

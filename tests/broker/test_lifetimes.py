@@ -339,8 +339,8 @@ def test_a_ring_that_lacks_a_key_keeps_no_other_account_from_being_swept(account
 def test_a_sweep_signs_in_to_each_account_by_the_grant_that_ends(accounts: Accounts) -> None:
     accounts.has_bought("ada")
     accounts.has_bought("bob")
-    accounts.connects("eve")  # who has never bought anything: nothing is there to look for
     accounts.clock.move(days=3)
+    accounts.connects("eve")  # who has never bought anything: nothing is there to look for
     before = len(accounts.cloud.signed_in)
     reaper.sweep(accounts.at)
     reaper.sweep(accounts.at)
