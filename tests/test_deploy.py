@@ -48,6 +48,12 @@ def test_the_exit_status_is_the_commands_own(clone, tmp_path):
     assert "No such command" in ended.stderr
 
 
+def test_options_alone_are_those_of_up(clone):
+    ended = up(clone, "--no-browser", "--no-such-option")
+    assert ended.returncode == 2
+    assert "Usage: anybinder up" in ended.stderr
+
+
 def test_a_clone_that_was_moved_sets_itself_up_again(clone, tmp_path):
     moved = tmp_path / "moved"
     clone.rename(moved)
