@@ -141,8 +141,8 @@ def read_fields(kind: base.Kind, typed: Mapping[str, str], *, has_secret: bool =
         if not value and needed:
             raise errors.BadField(field.name, f"{title} is needed. {field.help}")
         if value and not _fits(field, value):
-            like = f", like {field.example}" if field.example else ""
-            raise errors.BadField(field.name, f"{title} does not look right{like}. {field.help}")
+            like = f"It looks like {field.example}." if field.example else field.help
+            raise errors.BadField(field.name, f"{title} does not look right. {like}")
         if field.secret:
             secret = value
         else:

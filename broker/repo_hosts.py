@@ -293,7 +293,7 @@ def guide(host: Host, kind: base.Kind, *, url: str, public: str, signs_in: str =
             narrows="It can do what the identity provider asked for when you linked the account, for all repositories.",
         )
     page = host.page(url, public)
-    made = f"Open {page or site} and make {host.needs}."
+    made = f"Open {site}{' by the button below' if page else ''} and make {host.needs}."
     ends = host.own_page if page == host.own_page else f"{url}{host.revoke_path}"
     return base.Guide(
         can=CAN,
