@@ -38,7 +38,7 @@ def _settings(port: int | None = None) -> settings.Settings:
         wrong = "; ".join(map(_in_words, error.errors(include_input=False)))
         give_up(f"A setting cannot be used: {wrong}.", 2)
     except tomllib.TOMLDecodeError as error:
-        give_up(f"{settings.default_home() / 'config.toml'} is no TOML: {error}.", 2)
+        give_up(f"{home.default_home() / 'config.toml'} is no TOML: {error}.", 2)
     except (errors.BrokerError, clouds.ProviderError) as error:
         give_up(f"A setting cannot be used: {error}", 2)
     return chosen if port is None else chosen.model_copy(update={"port": port})
