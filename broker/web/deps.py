@@ -225,6 +225,7 @@ class Guard:
     def __init__(self, app: ASGIApp, hosts: frozenset[str], chosen: settings.Settings) -> None:
         self._app = app
         self._hosts = hosts
+        self._public = chosen.public_url.removeprefix("https://").rstrip("/").lower()
         self._banned = callers.Banned(chosen.ban_networks)
         self._trusted = chosen.trusted_proxies
 
@@ -251,7 +252,7 @@ class Guard:
             return None  # bearers carry their own proof; a browser adds passwords by itself, and never one of these
         if is_program(scope, headers):
             return None
-        if scope["method"] in CHANGING and not same_origin(host, headers):
+        if scope["method"] in CHANGING and not same_origin(host, headers, https=host == self._public):
             return _refuse(403, "Another page tried to do this. Open Anybinder itself and do it there.", "origin")
         return None
 
@@ -280,9 +281,14 @@ def is_program(scope: Scope, headers: Headers) -> bool:
     return bool(COOKIELESS.fullmatch(scope["path"])) and not {"origin", "sec-fetch-site"}.intersection(headers)
 
 
-def same_origin(host: str, headers: Headers) -> bool:
-    """Whether a browser says that the page of this very host asks. A browser that says nothing at all is refused."""
+def same_origin(host: str, headers: Headers, *, https: bool = False) -> bool:
+    """Whether a browser says that the page of this very host asks. A browser that says nothing at all is refused.
+
+    `https`: the host has no other pages; what comes in clear text somebody else on the way has made.
+    """
     origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+    if origin is not None and https and urlsplit(origin).scheme != "https":
+        return False
     if origin is not None and urlsplit(origin).netloc.lower() != host:
         return False
     if site is not None and site != "same-origin":

@@ -117,6 +117,20 @@ def served(home: Any) -> settings.Settings:
     )
 
 
+def test_behind_https_a_page_in_clear_text_is_another(home: Any) -> None:
+    """Whoever is on the way to the browser can make one up under the same name."""
+    at = service.build(served(home))
+    try:
+        with TestClient(app.create(at), base_url="https://hub.example", follow_redirects=False) as client:
+            client.cookies.set("__Host-anybinder", guests.cookie(at))
+            for scheme, status in (("http", 403), ("https", 303)):
+                sent = {"Origin": f"{scheme}://hub.example"}
+                answer = client.post("/account/sign-ins/end-elsewhere", headers=sent)
+                assert answer.status_code == status
+    finally:
+        at.close()
+
+
 def attributes(header: str) -> set[str]:
     return {part.strip().lower() for part in header.split(";")[1:]}
 
