@@ -177,7 +177,10 @@ def parsed(text: str) -> dict[str, bytes]:
             raise errors.BadRequest(
                 "One of the sealing keys is not a name, a colon, and 32 bytes in base64, as `anybinder keys new` prints it."
             )
-        ring[name] = key
+        if ring.setdefault(name, key) != key:
+            raise errors.BadRequest(
+                f"Two different sealing keys are called “{name}”. Take the one away that is not in use."
+            )
     if not ring:
         raise errors.BadRequest("There is no sealing key where one is expected. `anybinder keys new` prints one.")
     return ring

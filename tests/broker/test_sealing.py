@@ -126,6 +126,7 @@ def test_a_ring_is_read_from_a_setting_a_file_or_a_command(make: Make, tmp_path:
         ({"sealing_keys": "one:c2hvcnQ="}, "keys new"),
         ({"sealing_keys": f"a b:{line('x').partition(':')[2]}"}, "keys new"),
         ({"sealing_keys": " , "}, "keys new"),
+        ({"sealing_keys": ",".join("one:" + letter * 43 + "=" for letter in "AE")}, "Two different"),
         ({"sealing_key_file": "/nowhere/ring"}, "cannot be read"),
         ({"sealing_key_command": "/nowhere/command"}, "did not print"),
         ({"sealing_key_command": "false"}, "did not print"),
