@@ -16,6 +16,13 @@ from broker.browser import open_page
 from broker.cli import give_up, say
 from providers import errors as clouds
 
+IN_WORDS = {
+    "extra_forbidden": "is no setting",
+    "missing": "is needed",
+    "tuple_type": "is a list: write it in [ ], with commas between",
+}
+"""What pydantic finds wrong with a setting, where its own words are for programmers."""
+
 
 def up(*, port: int | None, browser: bool, while_needed: bool = False, ready_fd: int | None = None) -> None:
     """Serve until told to stop. Where a broker of this state folder runs already, open its page instead."""
@@ -46,11 +53,7 @@ def _settings(port: int | None = None) -> settings.Settings:
 
 def _in_words(wrong: Mapping[str, Any]) -> str:
     where = ".".join(map(str, wrong["loc"]))
-    what = (
-        "is no setting"
-        if wrong["type"] == "extra_forbidden"
-        else wrong["msg"].removeprefix("Value error, ").rstrip(".")
-    )
+    what = IN_WORDS.get(wrong["type"]) or wrong["msg"].removeprefix("Value error, ").rstrip(".")
     return f"{where}: {what}" if where else what
 
 

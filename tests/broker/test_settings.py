@@ -23,6 +23,8 @@ BACKEND = '[[backends]]\nname = "here"\nprovider = "local"\n'
         ('[hosts.gh]\nbaned_specs = ["a"]', "A setting cannot be used: hosts.gh.baned_specs: is no setting."),
         ('[hosts.hg]\nbanned_specs = ["a"]', "A setting cannot be used: hosts.hg: the hosts are "),
         ('[[backends]]\nname = "here"\nprovider = "locl"', "names the provider “locl”, which is not installed."),
+        (f'{BACKEND}open_to = "group lab"', "backends.0.open_to: is a list: write it in [ ], with commas between."),
+        ('[[identities]]\nname = "k"\nclient_id = "a"', "A setting cannot be used: identities.0.issuer: is needed."),
         (f"{BACKEND}max_sesions = 1", "A setting cannot be used: backends.0.max_sesions: is no setting."),
         (
             f'{BACKEND}configuration = {{ engine = "dokcer" }}',
