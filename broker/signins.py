@@ -14,7 +14,6 @@ from broker.models import SignIn
 from broker.openid import Vouched, about
 from broker.service import Service
 
-__all__ = ["Vouched", "about", "begin", "person_of"]
 log = structlog.get_logger(__name__)
 SEEN_EVERY = dt.timedelta(minutes=1)  # how exactly it is known when a browser was last seen
 RENEWED_EVERY = dt.timedelta(minutes=5)

@@ -176,7 +176,7 @@ def _back(part: str) -> Response:
 def _out(request: Request) -> Response:
     chosen = deps.service_of(request).settings
     answer = RedirectResponse("/", status_code=pages.SEE_OTHER)
-    answer.delete_cookie(deps.sign_in_cookie(chosen), secure=bool(chosen.public_url), httponly=True, samesite="lax")
+    deps.drop_cookie(chosen, answer, deps.sign_in_cookie(chosen))
     return answer
 
 

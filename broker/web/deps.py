@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, RedirectResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker import api_tokens, crypto, errors, people, sessions, settings, signins
@@ -106,6 +106,16 @@ def key_cookie(chosen: settings.Settings) -> str:
 def sign_in_cookie(chosen: settings.Settings) -> str:
     """The name of the cookie of a sign-in. Without https a browser keeps no `__Host-` cookie everywhere."""
     return "__Host-anybinder" if chosen.public_url else "anybinder-sign-in"
+
+
+def give_cookie(chosen: settings.Settings, answer: Response, name: str, value: str, seconds: int) -> None:
+    """Let the browser keep this secret: for this host alone, out of reach of scripts, and over https where we have it."""
+    answer.set_cookie(name, value, max_age=seconds, httponly=True, samesite="lax", secure=bool(chosen.public_url))
+
+
+def drop_cookie(chosen: settings.Settings, answer: Response, name: str) -> None:
+    """Let the browser forget it. Browsers heed only one that is like what was given."""
+    answer.delete_cookie(name, httponly=True, samesite="lax", secure=bool(chosen.public_url))
 
 
 def bearer(request: Request) -> str:

@@ -121,7 +121,8 @@ def begin(request: Request, at: deps.At, provider: str) -> Response:
         answer = _away(openid.Client(at, identity).address(attempt))
     except errors.BrokerError as error:
         return _problem(request, at, error, provider, wanted)
-    _set_cookie(at, answer, attempt_cookie(at.settings, attempt.state), _sealed(at, attempt), ATTEMPT_SECONDS)
+    cookie = attempt_cookie(at.settings, attempt.state)
+    deps.give_cookie(at.settings, answer, cookie, _sealed(at, attempt), ATTEMPT_SECONDS)
     _forget_oldest(request, at, answer)
     return answer
 
@@ -151,7 +152,7 @@ def callback(request: Request, at: deps.At, provider: str) -> Response:
         led = _linked(request, at, attempt, vouched) if attempt.link else _signed_in(request, at, attempt, vouched)
     except errors.BrokerError as error:
         led = _problem(request, at, error, provider, wanted)
-    led.delete_cookie(cookie, path="/", secure=_secure(at), httponly=True, samesite="lax")
+    deps.drop_cookie(at.settings, led, cookie)
     return led
 
 
@@ -162,7 +163,7 @@ def _signed_in(request: Request, at: Service, attempt: openid.Attempt, vouched: 
     signins.over(at, request.cookies.get(deps.sign_in_cookie(at.settings), ""))
     log.info("signed_in", person=person_id, provider=attempt.provider, sign_in=fresh.id)
     led = _away(attempt.next)
-    _set_cookie(at, led, deps.sign_in_cookie(at.settings), secret, int(at.settings.sign_in_hours * 3600))
+    deps.give_cookie(at.settings, led, deps.sign_in_cookie(at.settings), secret, int(at.settings.sign_in_hours * 3600))
     return led
 
 
@@ -190,7 +191,7 @@ def sign_out(request: Request, at: deps.At) -> Response:
     deps.forget(request)
     # A page, and not a redirect: browsers let no form of ours lead elsewhere (form-action).
     answer = pages.page(request, "login_out.html", context, headers=PRIVATE)
-    answer.delete_cookie(cookie, path="/", secure=_secure(at), httponly=True, samesite="lax")
+    deps.drop_cookie(at.settings, answer, cookie)
     return answer
 
 
@@ -333,15 +334,7 @@ def _forget_oldest(request: Request, at: Service, answer: Response) -> None:
     """Browsers name the oldest cookie first."""
     under_way = [name for name in request.cookies if name.startswith(_attempts(at.settings))]
     for name in under_way[: max(0, len(under_way) - ATTEMPTS_MOST + 1)]:
-        answer.delete_cookie(name, path="/", secure=_secure(at), httponly=True, samesite="lax")
-
-
-def _set_cookie(at: Service, answer: Response, name: str, value: str, seconds: int) -> None:
-    answer.set_cookie(name, value, max_age=seconds, path="/", httponly=True, samesite="lax", secure=_secure(at))
-
-
-def _secure(at: Service) -> bool:
-    return bool(at.settings.public_url)
+        deps.drop_cookie(at.settings, answer, name)
 
 
 def _identity(at: Service, name: str) -> settings.IdentitySetting:

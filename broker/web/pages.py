@@ -76,14 +76,7 @@ def _sign_in(request: Request, key: str) -> Response:
     clean = request.url.path + (f"?{urlencode(rest)}" if rest else "")
     answer = RedirectResponse("/" + clean.lstrip("/"), status_code=SEE_OTHER)
     chosen = deps.service_of(request).settings
-    answer.set_cookie(
-        deps.key_cookie(chosen),
-        door.cookie(),
-        max_age=deps.COOKIE_SECONDS,
-        httponly=True,
-        samesite="lax",
-        secure=bool(chosen.public_url),
-    )
+    deps.give_cookie(chosen, answer, deps.key_cookie(chosen), door.cookie(), deps.COOKIE_SECONDS)
     answer.headers["cache-control"] = "no-store"
     return answer
 

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 import pytest
 from fastapi.testclient import TestClient
 
-from broker import api_tokens, app, backends, connections, identity, people, probe, settings, signins
+from broker import api_tokens, app, backends, connections, identity, openid, people, probe, settings, signins
 from broker.models import Profile
 from providers import base
 from providers import errors as clouds
@@ -228,7 +228,7 @@ def person(desk: Bench, browser: TestClient, person_id: str = "ada", hours_ago: 
     when = desk.clock() - dt.timedelta(hours=hours_ago)
     with desk.at.db.transaction() as session:
         session.merge(Profile(id=person_id, name="Ada", created_at=when, signed_in_at=when))
-    vouched = signins.Vouched(issuer="https://idp.example", subject=person_id, authenticated_at=when)
+    vouched = openid.Vouched(issuer="https://idp.example", subject=person_id, authenticated_at=when)
     _row, secret = signins.begin(desk.at, person_id, vouched, "a test")
     browser.cookies.set("anybinder-sign-in", secret)
     return people.known(desk.at, person_id)
