@@ -50,7 +50,7 @@ def clone(spec: dict[str, Any], tree: Path) -> None:
     tell("fetching", f"Fetching commit {commit[:12]} of {spec['title']}")
     limit, allow_file = int(spec["clone_megabytes"]) * 1_000_000, bool(spec.get("allow_file"))
     key = spec.pop("key", None)
-    with unlocking.offered(key) as offer:
+    with unlocking.offered(key, url) as offer:
         git = Git(tree, limit=limit, allow_file=allow_file, web_only=web_only, offer=offer)
         tree.mkdir()
         git("init", "--quiet", "--template=")

@@ -1,11 +1,13 @@
 """A key to one git server, handed to git for one piece of work, and found nowhere afterwards.
 
-    with unlocking.offered(key) as offer:
+    with unlocking.offered(key, url) as offer:
         subprocess.run(["git", *offer.options, "fetch", …], pass_fds=offer.fds)
 
 The key lies in memory that has no name (where the system has none, in a file that is unlinked before it is written). git is
 told of it as a credential helper, which is this file as a program: it reads the key from the descriptor that it inherits, and
-says it for this one server only. So the key is in no command line, no environment, no configuration and no file with a name.
+says it for this one server only, and there for the one repository and what lies in the same folder: a submodule must not
+bring along what its author may not read and the person may. So the key is in no command line, no environment, no
+configuration and no file with a name.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 MOST = 65_536  # bytes of a key
 
@@ -55,17 +57,22 @@ NOTHING = Offer()
 
 
 @contextlib.contextmanager
-def offered(key: Key | None) -> Iterator[Offer]:
-    """Within, git opens this server with this key; afterwards nothing holds it. Without a key nothing is offered."""
+def offered(key: Key | None, url: str) -> Iterator[Offer]:
+    """Within, git opens the repository of this address and its neighbours with this key; afterwards nothing holds it.
+
+    Without a key nothing is offered.
+    """
     if key is None:
         yield NOTHING
         return
     fd = nameless()
     try:
-        os.write(fd, json.dumps({"origin": key.origin, "user": key.user, "secret": key.secret}).encode())
+        told = {"origin": key.origin, "user": key.user, "secret": key.secret, "near": near(url)}
+        os.write(fd, json.dumps(told).encode())
         helper = f"!{shlex.join([sys.executable, '-I', os.path.abspath(__file__), str(fd)])}"  # noqa: PTH100 -- no pathlib in the helper
         # The empty one takes away every other helper: what is told to a helper could be stored by it.
-        yield Offer(options=("-c", "credential.helper=", "-c", f"credential.{key.origin}.helper={helper}"), fds=(fd,))
+        options = ("credential.helper=", "credential.useHttpPath=true", f"credential.{key.origin}.helper={helper}")
+        yield Offer(options=tuple(word for option in options for word in ("-c", option)), fds=(fd,))
     finally:
         os.close(fd)
 
@@ -85,11 +92,22 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}".lower()
 
 
+def near(url: str) -> str:
+    """What the paths of this repository and of its neighbours begin with, in small letters: `owner/`."""
+    path = urlsplit(url).path.strip("/").lower()
+    folder = path.rpartition("/")[0]
+    return f"{folder}/" if folder else path
+
+
 def answer(fd: int, asked: str) -> str:
-    """What git's question is answered with: nothing unless it is this server that asks."""
+    """What git's question is answered with: nothing unless it is this server that asks, for one of these repositories."""
     told = dict(line.split("=", 1) for line in asked.splitlines() if "=" in line)
-    key = Key.told(json.loads(os.pread(fd, MOST, 0)))
+    held = json.loads(os.pread(fd, MOST, 0))
+    key = Key.told(held)
+    path = unquote(told.get("path", "")).lower().lstrip("/")
     if f"{told.get('protocol')}://{told.get('host')}".lower() != key.origin:
+        return ""
+    if not path.startswith(held["near"]) or ".." in path.split("/"):
         return ""
     return f"username={key.user}\npassword={key.secret}\n"
 

@@ -114,7 +114,7 @@ class Remotes:
         environment = {"GIT_ALLOW_PROTOCOL": ":".join(protocols), **way.environment}
         limits = running.Limits(seconds=self.seconds, folder=folder, megabytes=self.megabytes)
         try:
-            with unlocking.offered(self.key_to(way.url)) as offer:
+            with unlocking.offered(self.key_to(way.url), way.url) as offer:
                 words = [*way.options, *offer.options, *arguments]
                 return running.git(words, environment=environment, limits=limits, fds=offer.fds)
         except errors.HostTimeout:

@@ -128,6 +128,21 @@ def test_submodules_of_the_same_host_are_opened_and_others_are_shown_nothing(ser
     assert holds(tmp_path) == []
 
 
+def test_a_submodule_brings_along_nothing_of_another_owner(server: GitServer, tmp_path: Path) -> None:
+    """Eve's repository, to which Ada has a right, names Ada's own, to which Eve has none."""
+    repo = tmp_path / "repos"
+    for name in ("o/secret", "o/thesis"):
+        make_repo(repo, name, {"README.md": name})
+    named = submodules(repo / "o/secret", {"thesis": f"{server.url}/ada/thesis"})
+    (repo / "ada").mkdir()
+    (repo / "o/thesis").rename(repo / "ada/thesis")
+    server.private.add("ada/thesis")
+    server.rights[SECRET].add("ada/thesis")
+    with pytest.raises(programs.Failed, match="submodule"):
+        fetching.fetch(spec(server, named, tmp_path, key=key(server)), tmp_path / "tree")
+    assert not [path for path, _, _ in server.shown if "ada" in path]
+
+
 def test_a_redirect_to_another_host_is_shown_nothing(server: GitServer, commit: str, tmp_path: Path) -> None:
     with GitServer(tmp_path / "repos") as other:
         other.require = ("some", "body")
@@ -240,7 +255,9 @@ def test_storage_without_a_name_is_used_where_the_system_has_none_of_memory(
 ) -> None:
     monkeypatch.delattr(os, "memfd_create", raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with unlocking.offered(unlocking.Key(origin="https://git.example", user="ada", secret=SECRET)) as offer:
+    with unlocking.offered(
+        unlocking.Key(origin="https://git.example", user="ada", secret=SECRET), "https://git.example/o/secret"
+    ) as offer:
         assert list(tmp_path.iterdir()) == []
         for _ in range(2):
-            assert SECRET in unlocking.answer(offer.fds[0], "protocol=https\nhost=git.example\n")
+            assert SECRET in unlocking.answer(offer.fds[0], "protocol=https\nhost=git.example\npath=o/secret\n")

@@ -231,12 +231,18 @@ def test_while_git_works_the_secret_is_in_no_command_line_no_environment_and_no_
 def test_the_helper_answers_for_its_own_host_only() -> None:
     key = unlocking.Key(origin="https://git.example:8443", user="ada", secret="the secret of ada")
     assert "the secret" not in repr(key)
-    with unlocking.offered(key) as offer:
+    with unlocking.offered(key, "https://git.example:8443/o/secret") as offer:
         asked = {
-            "protocol=https\nhost=git.example:8443\n": f"username=ada\npassword={key.secret}\n",
-            "protocol=http\nhost=git.example:8443\n": "",
-            "protocol=https\nhost=git.example\n": "",
-            "protocol=https\nhost=evil.example\n": "",
+            "protocol=https\nhost=git.example:8443\npath=o/secret.git\n": f"username=ada\npassword={key.secret}\n",
+            "protocol=https\nhost=git.example:8443\npath=O/near\n": f"username=ada\npassword={key.secret}\n",
+            "protocol=https\nhost=git.example:8443\npath=other/secret\n": "",
+            "protocol=https\nhost=git.example:8443\npath=o2/secret\n": "",
+            "protocol=https\nhost=git.example:8443\npath=o/../ada/secret\n": "",
+            "protocol=https\nhost=git.example:8443\npath=o/%2e%2e/ada/secret\n": "",
+            "protocol=https\nhost=git.example:8443\n": "",
+            "protocol=http\nhost=git.example:8443\npath=o/secret\n": "",
+            "protocol=https\nhost=git.example\npath=o/secret\n": "",
+            "protocol=https\nhost=evil.example\npath=o/secret\n": "",
         }
         for question, answer in asked.items():
             assert unlocking.answer(offer.fds[0], question) == answer
@@ -246,7 +252,7 @@ def test_the_helper_answers_for_its_own_host_only() -> None:
         for host, code in (("git.example:8443", 0), ("git.example", 128)):
             done = subprocess.run(
                 words,
-                input=f"protocol=https\nhost={host}\n\n".encode(),
+                input=f"protocol=https\nhost={host}\npath=o/secret\n\n".encode(),
                 capture_output=True,
                 pass_fds=offer.fds,
                 env=environment,
