@@ -11,6 +11,7 @@ import pytest
 import schemathesis
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance  # not every text names a repository
 
 from broker import app
@@ -62,12 +63,17 @@ def test_no_answer_is_one_that_is_not_described(made: FastAPI, method: str, path
     keys = ["", f"Bearer {made.state.door.bearer}"]
 
     def call(case: Any, key: str) -> None:
-        case.call_and_validate(
-            headers={**(case.headers or {}), **told, "Authorization": key}, excluded_checks=[positive_data_acceptance]
-        )
+        answer = case.call(headers={**(case.headers or {}), **told, "Authorization": key})
+        case.validate_response(answer, excluded_checks=[positive_data_acceptance, *not_ours(answer)])
 
     with contextlib.suppress(hypothesis.errors.Unsatisfiable):  # what takes nothing can be sent nothing wrong
         given(operation.as_strategy(generation_mode=kind), keys)(call)()
+
+
+def not_ours(answer: Any) -> list[Any]:
+    """`a/b` is a repository on GitHub, which is out of reach here: that is said, and no error of this broker's."""
+    away = answer.status_code == 502 and answer.json().get("reason") == "repo_host"
+    return [not_a_server_error] if away else []
 
 
 def given(cases: Any, keys: list[str]) -> Callable[[Any], Any]:
