@@ -12,6 +12,8 @@ class AccountsOnly(Provider):
     """Mixed in until the driver buys. Every verb of a purchase raises InvalidOrder, with the same sentence."""
 
     buys: ClassVar[bool] = False
+    not_yet: ClassVar[str] = "{title}: accounts can be connected and checked, machines cannot be started yet."
+    """That sentence; `{title}` is the provider's."""
 
     def offers(self, credential: Credential, resources: Resources) -> list[Offer]:  # noqa: ARG002
         self._refuse()
@@ -29,4 +31,4 @@ class AccountsOnly(Provider):
         self._refuse()
 
     def _refuse(self) -> NoReturn:
-        raise InvalidOrder(f"{self.title}: accounts can be connected and checked, machines cannot be started yet.")
+        raise InvalidOrder(self.not_yet.format(title=self.title))

@@ -9,11 +9,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, NoReturn
+from typing import ClassVar
 
 from keystoneauth1 import access
 
 from providers import base
+from providers.accounts_only import AccountsOnly
 from providers.errors import BadCredential, InvalidOrder
 from providers.openstack import clouds, guides, keystone, trying
 from providers.openstack.keystone import Cloudy
@@ -68,11 +69,11 @@ OIDC = base.Kind(
 )
 
 
-class OpenStackProvider(base.Provider):
+class OpenStackProvider(AccountsOnly):
     """One OpenStack cloud, as the operator names it. It buys nothing yet."""
 
     title = "OpenStack"
-    buys = False
+    not_yet = "{title} accounts can be connected and checked here. Machines cannot be started there yet."
     settings: ClassVar[Sequence[base.Setting]] = (
         base.Setting(
             name="preset",
@@ -144,18 +145,6 @@ class OpenStackProvider(base.Provider):
         """None: see `buys`."""
         return []
 
-    def provision(self, credential: base.Credential, order: base.Order) -> NoReturn:  # noqa: ARG002
-        """Raises InvalidOrder: see `buys`."""
-        raise _not_yet()
-
-    def describe(self, credential: base.Credential, instance_id: str) -> NoReturn:  # noqa: ARG002
-        """Raises InvalidOrder: see `buys`."""
-        raise _not_yet()
-
-    def terminate(self, credential: base.Credential, instance_id: str | None, order_id: str) -> NoReturn:  # noqa: ARG002
-        """Raises InvalidOrder: see `buys`."""
-        raise _not_yet()
-
     def instances(self, credential: base.Credential, broker: str) -> list[base.Instance]:  # noqa: ARG002
         """None: nothing was ever bought."""
         return []
@@ -192,7 +181,3 @@ def _typed_end(typed: str) -> dt.datetime | None:
         return keystone.when(typed) if typed else None
     except ValueError:
         raise BadCredential("“Ends at” is no date. Type it like 2027-02-28, or leave it empty.") from None
-
-
-def _not_yet() -> InvalidOrder:
-    return InvalidOrder("OpenStack accounts can be connected and checked here. Machines cannot be started there yet.")
