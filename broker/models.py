@@ -85,6 +85,18 @@ class Launch(Table):
     """The person's own account that it runs on; None where the compute is the operator's."""
     repo_connection_id: Mapped[str | None] = mapped_column(sa.String(12))
     """What opens the repository, where it is private."""
+    budget: Mapped[Decimal | None] = mapped_column(Money)
+    """The most that all of it may cost, by its person's word; None: no limit of theirs."""
+    currency: Mapped[str] = mapped_column(sa.String(8), default="USD")
+    """What `budget` is in."""
+    prefer: Mapped[str] = mapped_column(sa.String(16), default="price")
+    """What offers are ordered by: `price`, or `ready`, by how soon they usually are."""
+    spot: Mapped[bool] = mapped_column(default=False)
+    """Its person takes offers that the cloud may end early."""
+    hedged: Mapped[bool] = mapped_column(default=False)
+    """A second order is opened once the usual time has passed; whichever is ready first stays."""
+    elsewhere: Mapped[list[Any]] = mapped_column(sa.JSON, default=list)
+    """Names of other backends it may go on to, in this order, once its own has no offer left."""
 
     state: Mapped[State] = mapped_column(_word(State), index=True)
     phase: Mapped[Phase] = mapped_column(_word(Phase), default=Phase.WAITING)
@@ -137,6 +149,8 @@ class Order(Table):
     """What it was bought with, and is given back with."""
     offer: Mapped[dict[str, Any]]
     until: Mapped[dt.datetime]
+    hedge: Mapped[bool] = mapped_column(default=False)
+    """It is the second of two in a declared hedge."""
     promised: Mapped[Decimal] = mapped_column(Money, default=Decimal(0))
     settled: Mapped[Decimal | None] = mapped_column(Money)
     created_at: Mapped[dt.datetime]
@@ -155,12 +169,17 @@ class Order(Table):
     server: Mapped[str] = mapped_column(sa.String(16), default="none")
     kind: Mapped[str | None] = mapped_column(sa.String(16))
     tunnelled_at: Mapped[dt.datetime | None]
+    running_at: Mapped[dt.datetime | None]
+    """When the cloud was first seen to say that it runs."""
+    dead_man: Mapped[bytes | None] = mapped_column(sa.LargeBinary)
+    """Sealed: what the machine may delete itself with, where the cloud has such a thing. Erased when the order is closed."""
 
     __table_args__ = (
-        # One open order a launch.
+        # One open order a launch, and one more where it is hedged.
         sa.Index(
             "uq_orders_open",
             "launch_id",
+            "hedge",
             unique=True,
             sqlite_where=sa.text("closed_at IS NULL"),
             postgresql_where=sa.text("closed_at IS NULL"),

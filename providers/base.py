@@ -78,9 +78,19 @@ class Offer:
     resources: Resources = Resources()
     price_per_hour: Decimal | None = None
     currency: str = "USD"
+    """Of three letters; `SU` where a cloud counts service units, which are no money."""
     zone: str | None = None
+    """An order is bound to it: where a cloud chooses by zones, each is an offer of its own, so that no order is bought twice."""
     usual_seconds: float | None = None
     """From `provision` to an enrolled agent, as the provider would guess it; None where it cannot say."""
+    architecture: str = ""
+    """`x86_64` or `arm64`, as machines call themselves; empty where the provider cannot say."""
+    risk: str = ""
+    """What may happen to it that happens to no other, in a sentence (a spot machine may be taken away); empty: nothing."""
+    price_source: str = ""
+    """Who says this price, in a few words; empty where it is unknown."""
+    price_as_of: str = ""
+    """The day it was read, as `2026-11-28`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +98,10 @@ class Boot:
     """What the new instance is told at birth."""
 
     user_data: str = field(repr=False)
-    """For machines: cloud-init user data. Carries the one-time enrolment token, no long-lived secret."""
+    """For machines: cloud-init user data. Carries the one-time enrolment token, no long-lived secret.
+
+    The same each time for one order: a repeated creating call must be the same to the letter.
+    """
     config: Mapping[str, Any] = field(repr=False)
     """The same for an agent started directly: its boot configuration (docs/architecture.md, "the agent")."""
     agent: str
@@ -130,6 +143,42 @@ class Instance:
     created_at: datetime | None = None
     parts: tuple[str, ...] = ()
     """Other billed or named resources of the same order that still exist (disks, addresses, keys …)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One request over HTTPS that a machine sends by itself, without knowing any cloud."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: str = field(default="", repr=False)
+    keep: Mapping[str, str] = field(default_factory=dict)
+    """Headers of the answer to remember, by the name of the header that the next request repeats them in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadMan:
+    """What a machine may hold to delete itself, and nothing else, once its time is over or its broker silent."""
+
+    requests: tuple[Request, ...] = field(repr=False)
+    """In this order; any answer of 2xx, 404 or 410 is success."""
+    ends_at: datetime
+    """When this ends by itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """What one kind of machine costs in one region, by whose word and when."""
+
+    region: str
+    machine: str
+    price_per_hour: Decimal
+    currency: str = "USD"
+    spot: bool = False
+    source: str = ""
+    as_of: str = ""
+    """The day it was read, as `2026-11-28`."""
 
 
 class Tier(enum.StrEnum):
@@ -310,6 +359,10 @@ class Provider(abc.ABC):
     """True where its machines can dial this computer's own 127.0.0.1, as a cloud of our own making can."""
     ends_by_itself: bool = False
     """True where the cloud deletes a machine at its order's `until` without being asked, whatever becomes of the credential."""
+    ends_when_off: bool = False
+    """True where a machine that powers itself off is deleted with all that was bought with it, so that the bill ends too."""
+    user_data_most: ClassVar[int] = 16_384
+    """Bytes of user data that the cloud takes, before any encoding of its own. EC2 takes the fewest of all."""
     buys: ClassVar[bool] = True
     """False where accounts can be connected and checked, and machines cannot be started yet."""
     lists_within: ClassVar[timedelta] = timedelta(0)
@@ -385,6 +438,21 @@ class Provider(abc.ABC):
     @abc.abstractmethod
     def instances(self, credential: Credential, broker: str) -> list[Instance]:
         """Everything that carries this broker's tag and is not GONE, half-created resources included."""
+
+    def dead_man(self, credential: Credential, instance: Instance) -> DeadMan | None:  # noqa: ARG002
+        """What lets this one machine delete itself, made for it; None where powering off is enough, or nothing can be made.
+
+        It may be asked for again; each answer works by itself. Asked with the credential of a launch, after `provision`.
+        Raises ProviderError; the broker then goes on without.
+        """
+        return None
+
+    def public_prices(self) -> list[Price]:
+        """What this cloud's public price list says now, of all that it could offer; empty where it has no such list.
+
+        No credential is needed. May take minutes: no step of a launch asks for it. Raises ProviderUnavailable.
+        """
+        return []
 
     def keeps(self) -> Keeps | None:
         """Where the builder leaves what it has built, on this computer; None for machines that take it with them."""
