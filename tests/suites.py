@@ -1,25 +1,34 @@
 """The suites: what each runs, what it needs on this computer, and how long it may take. `tests/run` calls this.
 
 All are run to their end, whichever fails, and the last lines say how each went. A suite without tests has failed.
+
+Several suites share the cores: two at a time, each with its words kept together, for much of a suite is waiting. What
+measures time, or fills the cores by itself, runs alone at the end.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from tests import servers
 from tests.servers import docker, keycloak, registry
 
+LANES = min(2, os.cpu_count() or 1)  # more would have the tests wait for one another's cores
+SHOWING = threading.Lock()
 CLONE = Path(__file__).resolve().parent.parent
 PYTEST = (sys.executable, "-m", "pytest", "--durations=5")
 CLOSING = re.compile(r"^=+ (.*\b(?:passed|failed|error|errors|skipped|deselected|no tests ran)\b.*) =+$")
@@ -39,6 +48,8 @@ class Suite:
     commands: Callable[[Sequence[str]], list[Command]]
     """What it runs, given the options that follow the names."""
     needs: tuple[servers.Need, ...] = ()
+    alone: bool = False
+    """It measures time, or fills every core: nothing else may run beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +96,7 @@ SUITES = (
     Suite(name="browser", about="a person in a real Chromium", minutes=12, commands=tests_in("browser"),
           needs=(servers.GIT, servers.CHROMIUM)),
     Suite(name="crashes", about="SIGKILL of everything, everywhere (--schedules N --seed S)", minutes=60,
-          commands=tests_in("crashes"), needs=(servers.GIT, servers.POSTGRES)),
+          commands=tests_in("crashes"), needs=(servers.GIT, servers.POSTGRES), alone=True),
     Suite(name="docker", about="sessions in containers, on a real engine", minutes=20,
           commands=tests_in("docker"), needs=(servers.GIT, docker.NEED, registry.NEED)),
     Suite(name="clients", about="BinderHub's own client and Thebe, as published, against a real broker", minutes=10,
@@ -95,7 +106,7 @@ SUITES = (
     Suite(name="openstack", about="a real Keystone: application credentials, and trust in this broker's tokens", minutes=10,
           commands=tests_in("openstack")),
     Suite(name="bench", about="beside configurable-http-proxy and beside no proxy", minutes=15, commands=bench,
-          needs=(servers.NPM,)),
+          needs=(servers.NPM,), alone=True),
 )  # fmt: skip
 
 
@@ -109,9 +120,35 @@ def main(arguments: list[str]) -> int:
         print(f"There is no suite {', '.join(unknown)}.\n\n{usage()}", file=sys.stderr)
         return 2
     chosen = [suite for suite in SUITES if not names or suite.name in names]
-    results = [run(suite, options) for suite in chosen]
-    print(summary(results), flush=True)
+    started = time.monotonic()
+    results = run_all(chosen, options)
+    print(summary(results, time.monotonic() - started), flush=True)
     return 0 if all(result.good for result in results) else 1
+
+
+def run_all(chosen: Sequence[Suite], options: Sequence[str]) -> list[Result]:
+    """In lanes, and alone what must be; the results in the order in which the suites were named."""
+    missing = {suite.name: tuple(need.title for need in suite.needs if not need.fetch()) for suite in chosen}
+    beside = [suite for suite in chosen if not suite.alone]
+    alone = [suite for suite in chosen if suite.alone]
+    if len(beside) == 1:
+        beside, alone = [], list(chosen)
+    with ThreadPoolExecutor(LANES) as lanes:
+        done = list(lanes.map(lambda suite: run_beside(suite, options, missing[suite.name]), beside))
+    done += [run(suite, options, missing[suite.name], sys.stdout) for suite in alone]
+    order = [suite.name for suite in chosen]
+    return sorted(done, key=lambda result: order.index(result.name))
+
+
+def run_beside(suite: Suite, options: Sequence[str], missing: tuple[str, ...]) -> Result:
+    """Another suite runs beside it: what it says is shown at its end, in one piece."""
+    print(f"… {suite.name} has begun", flush=True)
+    with tempfile.TemporaryFile("w+") as said:
+        result = run(suite, options, missing, said)
+        said.seek(0)
+        with SHOWING:
+            print(said.read(), end="", flush=True)
+    return result
 
 
 def usage() -> str:
@@ -125,17 +162,16 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments[:first], arguments[first:]
 
 
-def run(suite: Suite, options: Sequence[str]) -> Result:
-    heading(suite.name)
-    missing = tuple(need.title for need in suite.needs if not need.fetch())
+def run(suite: Suite, options: Sequence[str], missing: tuple[str, ...], out: TextIO) -> Result:
+    print(f"\n{'─' * 4} {suite.name} {'─' * (100 - len(suite.name))}", file=out, flush=True)
     started = time.monotonic()
     failed, closing = [], ""
     for command in suite.commands(options):
-        code, line = watch(command, deadline=started + suite.minutes * 60)
+        code, line = watch(command, out, deadline=started + suite.minutes * 60)
         closing = line or closing
         if code:
             failed.append(f"{shown(command)} ended with {code}{' (no tests found)' if code == 5 else ''}")
-            print(failed[-1], flush=True)
+            print(failed[-1], file=out, flush=True)
     return Result(
         name=suite.name,
         seconds=time.monotonic() - started,
@@ -145,15 +181,15 @@ def run(suite: Suite, options: Sequence[str]) -> Result:
     )
 
 
-def watch(command: Command, *, deadline: float) -> tuple[int, str]:
+def watch(command: Command, out: TextIO, *, deadline: float) -> tuple[int, str]:
     """Run it, pass its words on, and return its exit code and pytest's closing line."""
-    print(f"$ {shown(command)}", flush=True)
+    print(f"$ {shown(command)}", file=out, flush=True)
     closing = ""
     with subprocess.Popen(
         command, cwd=CLONE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process, ended_at(deadline, process):  # fmt: skip
         for line in process.stdout or ():
-            print(line, end="", flush=True)
+            print(line, end="", file=out, flush=True)
             if match := CLOSING.match(line.rstrip()):
                 closing = match.group(1)
     return process.returncode, closing
@@ -181,19 +217,14 @@ def shown(command: Command) -> str:
     return " ".join(word for word in words if word != "-m")
 
 
-def heading(title: str) -> None:
-    print(f"\n{'─' * 4} {title} {'─' * (100 - len(title))}", flush=True)
-
-
-def summary(results: Sequence[Result]) -> str:
+def summary(results: Sequence[Result], seconds: float) -> str:
     """A line a suite, what went wrong, and a last line that a machine can read."""
     lines = [f"{'ok    ' if result.good else 'FAILED'} {result.name:9} {result.seconds:7.1f} s  {result.closing}"
              for result in results]  # fmt: skip
     for result in results:
         lines += [f"       {result.name}: {why}" for why in result.failed]
         lines += [f"       {result.name}: left out what needs {title}, which is not here" for title in result.left_out]
-    total = sum(result.seconds for result in results)
-    return "\n".join(["", "─" * 106, *lines, f"{total:.0f} s in all", "", tally(results)])
+    return "\n".join(["", "─" * 106, *lines, f"{seconds:.0f} s in all", "", tally(results)])
 
 
 def tally(results: Sequence[Result]) -> str:
