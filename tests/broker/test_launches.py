@@ -145,7 +145,7 @@ def test_two_workers_at_once_buy_once(bench: Bench) -> None:
 
 def test_a_leased_launch_is_left_alone_until_the_lease_runs_out(bench: Bench, clock: Clock) -> None:
     launch = bench.request()
-    assert launches._lease(bench.at, launch.id) is not None
+    assert launches.advancing._lease(bench.at, launch.id) is not None
     assert bench.advance(launch).state is State.WAITING
     assert launches.due(bench.at) == []
     clock.move(seconds=bench.at.settings.lease_seconds + 1)
@@ -155,26 +155,26 @@ def test_a_leased_launch_is_left_alone_until_the_lease_runs_out(bench: Bench, cl
 
 def test_what_a_worker_does_after_its_lease_ran_out_is_not_written(bench: Bench, clock: Clock) -> None:
     launch = bench.request()
-    late = launches._lease(bench.at, launch.id)
+    late = launches.advancing._lease(bench.at, launch.id)
     assert late is not None
     clock.move(seconds=bench.at.settings.lease_seconds + 1)
     bench.advance(launch)
-    assert not launches._settle(bench.at, late, launches.Next(state=State.STOPPED))
+    assert not launches.advancing._settle(bench.at, late, launches.Next(state=State.STOPPED))
     assert bench.launch(launch.id).state is State.STARTING
 
 
 def test_a_wish_to_stop_during_a_step_is_seen_when_the_step_settles(bench: Bench) -> None:
     launch = bench.request()
-    held = launches._lease(bench.at, launch.id)
+    held = launches.advancing._lease(bench.at, launch.id)
     assert held is not None
     launches.stop(bench.at, launch.id)
-    assert launches._settle(bench.at, held, launches.Next(state=State.WAITING, wait=3600))
+    assert launches.advancing._settle(bench.at, held, launches.Next(state=State.WAITING, wait=3600))
     assert bench.until_stopped(launch).state is State.STOPPED
 
 
 def test_a_restarted_owner_of_the_state_folder_forgets_all_leases(bench: Bench) -> None:
     launch = bench.request()
-    launches._lease(bench.at, launch.id)
+    launches.advancing._lease(bench.at, launch.id)
     launches.release_leases(bench.at)
     assert bench.advance(launch).state is State.STARTING
 
@@ -222,7 +222,7 @@ def test_a_cloud_out_of_reach_is_asked_again_with_the_same_order(bench: Bench, c
     launch = bench.request()
     for _ in range(4):
         launch = bench.advance(launch)
-        clock.move(seconds=launches.RETRY_SECONDS)
+        clock.move(seconds=launches.waits.RETRY_SECONDS)
     assert launch.state is State.STARTING
     assert len(bench.cloud.bought) == 1
     assert bench.said(launch).count("No answer.") == 1
@@ -233,7 +233,7 @@ def test_a_cloud_that_stays_out_of_reach_fails_the_launch_in_the_end(bench: Benc
     launch = bench.request()
     while "failed" not in bench.phases(launch):
         bench.advance(launch)
-        clock.move(seconds=launches.RETRY_SECONDS)
+        clock.move(seconds=launches.waits.RETRY_SECONDS)
     assert bench.launch(launch.id).reason == "unavailable"
 
 
@@ -260,7 +260,7 @@ def test_a_machine_that_never_reports_is_ended_and_another_tried(bench: Bench, c
 def test_a_machine_that_ends_before_it_enrolled_is_replaced(bench: Bench, clock: Clock) -> None:
     launch = bench.advance(bench.request())
     bench.cloud.ends()
-    clock.move(seconds=launches.LOOK_SECONDS)
+    clock.move(seconds=launches.waits.LOOK_SECONDS)
     launch = bench.advance(launch)
     assert launch.state is State.STARTING
     assert len(all_orders(bench)) == 2
@@ -271,7 +271,7 @@ def test_a_machine_that_ends_while_building_fails_the_launch(bench: Bench, clock
     bench.enrol(launch)
     bench.advance(launch)
     bench.cloud.ends()
-    clock.move(seconds=launches.LOOK_SECONDS)
+    clock.move(seconds=launches.waits.LOOK_SECONDS)
     launch = bench.until_stopped(launch)
     assert (launch.reason, launch.message) == ("instance_lost", "it went away")
 
@@ -358,11 +358,11 @@ def test_a_wish_to_stop_during_a_step_is_the_outcome_and_the_only_one(bench: Ben
     bench.enrol(launch)
     bench.report(launch, server="up", kind="app")
     sessions.tunnelled(bench.at, launch.id)
-    held = launches._lease(bench.at, launch.id)
+    held = launches.advancing._lease(bench.at, launch.id)
     assert held is not None
-    outcome = launches.await_agent(bench.at, held)
+    outcome = launches.steps.await_agent(bench.at, held)
     launches.stop(bench.at, launch.id)
-    launches._settle(bench.at, held, outcome)
+    launches.advancing._settle(bench.at, held, outcome)
     launch = bench.until_stopped(launch)
     assert (launch.ready_at, bench.phases(launch)) == (None, ["waiting", "failed"])
 
@@ -419,7 +419,7 @@ def test_a_machine_that_does_not_show_yet_is_not_taken_for_gone(make_bench: Call
     launch = bench.advance(bench.request())
     hidden = dict(bench.cloud.instances_by_order)
     bench.cloud.instances_by_order.clear()
-    clock.move(seconds=launches.LOOK_SECONDS)
+    clock.move(seconds=launches.waits.LOOK_SECONDS)
     bench.advance(launch)
     bench.cloud.instances_by_order.update(hidden)
     assert len(bench.cloud.bought) == 1

@@ -88,7 +88,7 @@ def accounts(make_bench: Callable[..., Bench], clock: Clock) -> Accounts:
 
 def longest(accounts: Accounts, hours: float) -> dt.timedelta:
     """From now until the machine must be gone, in the worst case."""
-    return wishes.preparing(accounts.at.settings) + dt.timedelta(hours=hours) + launches.TEARDOWN
+    return wishes.preparing(accounts.at.settings) + dt.timedelta(hours=hours) + launches.waits.TEARDOWN
 
 
 def test_a_launch_that_could_not_be_ended_is_refused_and_buys_nothing(accounts: Accounts) -> None:

@@ -33,7 +33,7 @@ def no_lease() -> None:
         with service.db.transaction() as session:
             return session.scalars(wanted).one_or_none()
 
-    launches._lease = lease
+    launches.advancing._lease = lease
 
 
 def no_teardown() -> None:

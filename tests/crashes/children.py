@@ -17,7 +17,7 @@ from typing import Any
 from tests.crashes import broken, points
 
 WAITS = {"RETRY_SECONDS": 0.1, "GONE_SECONDS": 0.03, "LOOK_SECONDS": 0.2}
-"""The waits between two looks (`broker/launches.py`), shorter: a schedule takes a second, not a minute."""
+"""The waits between two looks (`broker/launches/waits.py`), shorter: a schedule takes a second, not a minute."""
 KEEP_SECONDS = 0.4
 """The same between two looks at secrets that may go."""
 HINTS = "hints"
@@ -31,7 +31,7 @@ def be(told: dict[str, Any]) -> None:
     chosen = settings.Settings(**told["settings"])
     logs.configure(chosen)
     for name, seconds in WAITS.items():
-        setattr(launches, name, seconds)
+        setattr(launches.waits, name, seconds)
     if told["account"]:
         tasks.KEEP_SECONDS = KEEP_SECONDS
     broken.break_(told["broken"])
@@ -123,7 +123,7 @@ def _note_early_ends(chosen: Any, note: Path) -> None:
     from broker import launches, models
     from providers import processes
 
-    inner = launches._settle
+    inner = launches.advancing._settle
 
     def settle(service: Any, held: Any, outcome: Any) -> bool:
         if outcome.state is models.State.STOPPED:
@@ -135,7 +135,7 @@ def _note_early_ends(chosen: Any, note: Path) -> None:
                         file.write(f"{order} was there when its launch was stopped\n")
         return inner(service, held, outcome)
 
-    launches._settle = settle
+    launches.advancing._settle = settle
 
 
 def prepare(told: dict[str, Any], log: Path) -> None:

@@ -120,7 +120,7 @@ def set_up(points: Points, verbs: tuple[str, ...] = VERBS) -> None:
             points.around(provider, verb)
     points.around(instances, "enrol")
     points.around(instances, "report")
-    points.around(launches, "_settle", "settling")
+    points.around(launches.advancing, "_settle", "settling")
 
 
 def _around_transactions(points: Points, database: type) -> None:

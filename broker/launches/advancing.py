@@ -1,0 +1,124 @@
+"""Taking a launch from state to state, one step at a time, under a lease."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy import orm
+
+from broker import crypto, db, errors, events, metrics, seats
+from broker.launches import outcomes, steps
+from broker.launches.outcomes import Next
+from broker.launches.rows import locked
+from broker.models import Launch, State
+from broker.service import Service
+from providers import errors as clouds
+
+log = structlog.get_logger(__name__)
+
+SILENT = {
+    State.PLACED: "A place to run was found.",
+    State.AUTHORIZED: "The place to run lets us in.",
+    State.STOPPING: "Ending everything that was started.",
+}
+
+
+def advance(service: Service, launch_id: str) -> None:
+    """Take every step that can be taken now. Safe to call at any time, from any number of workers at once."""
+    while (launch := _lease(service, launch_id)) is not None:
+        with structlog.contextvars.bound_contextvars(launch=launch_id):
+            outcome = _step(service, launch)
+            if not _settle(service, launch, outcome):
+                return
+
+
+def due(service: Service) -> list[str]:
+    """Launches whose next step is due and that nobody holds."""
+    now = service.now()
+    query = sa.select(Launch.id).where(
+        Launch.due_at <= now, sa.or_(Launch.lease_until.is_(None), Launch.lease_until < now)
+    )
+    with service.db.reading() as session:
+        return list(session.scalars(query))
+
+
+def release_leases(service: Service) -> None:
+    """Forget every lease. Only for the one process that owns the state folder, as it starts."""
+    with service.db.transaction() as session:
+        session.execute(sa.update(Launch).where(Launch.lease.is_not(None)).values(lease=None, lease_until=None))
+
+
+def _lease(service: Service, launch_id: str) -> Launch | None:
+    """The launch, ours until it is settled or the lease runs out; None where it is not due or somebody has it."""
+    now, token = service.now(), crypto.new_id(16)
+    free = sa.or_(Launch.lease_until.is_(None), Launch.lease_until < now)
+    claim = (
+        sa.update(Launch)
+        .where(Launch.id == launch_id, Launch.due_at <= now, free)
+        .values(lease=token, lease_until=now + dt.timedelta(seconds=service.settings.lease_seconds))
+        .execution_options(synchronize_session=False)
+    )
+    with service.db.transaction() as session:
+        taken: Any = session.execute(claim)
+        return session.get(Launch, launch_id) if taken.rowcount else None
+
+
+def _step(service: Service, launch: Launch) -> Next:
+    """Act, and turn whatever goes wrong into the next state."""
+    if launch.stop_wanted and launch.state is not State.STOPPING:
+        return Next(state=State.STOPPING)
+    try:
+        return steps.STEPS[launch.state](service, launch)
+    except clouds.ProviderUnavailable as error:
+        return outcomes.come_back(service, launch, error)
+    except (errors.BrokerError, clouds.ProviderError) as error:
+        return outcomes.failed(launch, error)
+    except Exception as error:
+        log.exception("step_failed", state=launch.state)
+        return outcomes.failed(
+            launch, errors.BrokerError(f"The broker met an error of its own ({type(error).__name__}).")
+        )
+
+
+def _settle(service: Service, held: Launch, outcome: Next) -> bool:
+    """Write what became of the step, unless the lease has passed to somebody else. True: go on at once."""
+    now = service.now()
+    with service.db.transaction() as session:
+        launch = locked(session, held.id)
+        if launch is None or launch.lease != held.lease:
+            log.warning("lease_lost", state=held.state)
+            return False
+        launch.lease = launch.lease_until = None
+        if launch.stop_wanted and not held.stop_wanted:
+            outcome = Next(state=State.STOPPING)  # the outcome was said with that wish, and is said only once
+        entered = outcome.state is not launch.state
+        if entered:
+            launch.state, launch.entered_at = outcome.state, now
+        for column, value in outcome.columns.items():
+            setattr(launch, column, value)
+        at_once = launch.due_at != held.due_at or not outcome.wait  # a nudge that came in during the step must not wait
+        launch.due_at = (
+            None if launch.state is State.STOPPED else now + dt.timedelta(seconds=0 if at_once else outcome.wait)
+        )
+        if outcome.say or entered:
+            _say(service, session, launch, outcome)
+        if outcome.wait and not at_once:
+            soon = outcome.wait + 0.01  # never a moment before it is due
+            db.after_commit(session, lambda: service.queue.enqueue("advance", held.id, delay=soon))
+    if entered:
+        if outcome.state is State.STOPPED:
+            seats.call_next(service, held.backend)
+        log.info("launch_state", state=outcome.state, was=held.state)
+        metrics.entered(launch, held.state)
+    return at_once and outcome.state is not State.STOPPED
+
+
+def _say(service: Service, session: orm.Session, launch: Launch, outcome: Next) -> None:
+    if outcome.say is None:
+        events.append(service, session, launch, SILENT.get(outcome.state, ""))
+    else:
+        more = {"reason": launch.reason} if launch.reason else {}
+        events.append(service, session, launch, outcome.say, phase=outcome.phase, **more)

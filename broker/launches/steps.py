@@ -1,0 +1,154 @@
+"""The steps, in order: each acts, then says what became of it. None sleeps, and each may be repeated."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+from broker import backends, connections, errors, orders, people, placement, seats, wishes
+from broker.launches import outcomes, waits
+from broker.launches.outcomes import Next
+from broker.models import Launch, Order, Phase, State
+from broker.service import Service
+from providers import base
+from providers import errors as clouds
+
+
+def place(service: Service, launch: Launch) -> Next:
+    """The chosen backend can still take it, and has a seat free; else it waits for one."""
+    backend = placement.choose(service, people.known(service, launch.person), launch.backend)
+    most = backend.setting.max_sessions
+    if most is not None and (queued := seats.take(service, launch, most)):
+        if people.of(launch.person).anonymous and seats.is_left(service, launch):
+            raise errors.NobodyWaits
+        say = None if launch.message == str(queued) else str(queued)
+        columns = {"message": str(queued)} if say else {}
+        return Next(state=State.WAITING, wait=seats.LOOK_SECONDS, phase=Phase.WAITING, say=say, columns=columns)
+    now = service.now()
+    # The time it waited for its seat is not taken from it.
+    deadline = now + wishes.preparing(service.settings) + dt.timedelta(hours=launch.hours)
+    placed: dict[str, Any] = {"message": "", "deadline_at": deadline}
+    if most is None:
+        placed["seated_at"] = now  # written with the rest: where all have a seat, nobody need count
+    else:
+        seats.call_next(service, launch.backend)
+    return Next(state=State.PLACED, columns=placed)
+
+
+def authorize(service: Service, launch: Launch) -> Next:
+    """The backend lets us buy, and will let us end what was bought for as long as the launch can live."""
+    provider = backends.named(service, launch.backend).provider
+    connections.of_launch(service, launch, base.Purpose.LAUNCH)
+    ends_at = connections.of_launch(service, launch, base.Purpose.REAP).credential.reaches
+    if ends_at is not None and ends_at < launch.deadline_at + waits.TEARDOWN and not provider.ends_by_itself:
+        raise errors.CredentialTooShort(ends_at)
+    return Next(state=State.AUTHORIZED)
+
+
+def provision(service: Service, launch: Launch) -> Next:
+    """Row, then money, then machine. Repeats the same order until the cloud has answered."""
+    account = connections.of_launch(service, launch, base.Purpose.LAUNCH)
+    order = orders.current(service, launch)
+    if order is None:
+        order = orders.open_order(service, launch, placement.next_offer(launch, account, orders.tried(service, launch)))
+    if order.closing_at is not None:  # given up by a worker that died before it could say so
+        return Next(state=State.STARTING, say="That offer was given up.")
+    try:
+        orders.buy(service, launch, order, account)
+    except (clouds.NoCapacity, clouds.InvalidOrder) as refusal:
+        return _try_another(service, order, str(refusal))
+    return Next(state=State.STARTING, wait=waits.LOOK_SECONDS, say=f"Starting on {order.offer['title']}.")
+
+
+def await_agent(service: Service, launch: Launch) -> Next:
+    """The agent enrols, builds, starts the server and dials in; whatever keeps it from that ends the order."""
+    order = orders.current(service, launch)
+    if order is None or order.closing_at is not None:
+        return _end_and_try_another(service, launch, order)
+    if order.server == "up" and order.tunnelled_at is not None:
+        return outcomes.ready(service, launch)
+    if order.server == "down":
+        raise errors.ServerEnded
+    waited = service.now() - launch.entered_at
+    if order.enrolled_at is None and waited > dt.timedelta(minutes=service.settings.boot_minutes):
+        return _try_another(service, order, str(errors.BootTimeout()))
+    if waited > dt.timedelta(minutes=service.settings.boot_minutes + service.settings.build_minutes):
+        raise errors.BuildTimeout
+    return _look_at_instance(service, launch, order)
+
+
+def watch(service: Service, launch: Launch) -> Next:
+    """A running session, until it is idle, expired, lost or unwanted."""
+    now, order = service.now(), orders.current(service, launch)
+    if now >= launch.deadline_at:
+        return outcomes.over("expired", f"Its {launch.hours:g} hours are over.")
+    active = launch.last_activity_at or launch.ready_at or now
+    if now - active > dt.timedelta(minutes=launch.idle_minutes):
+        return outcomes.over("idle", f"Stopped after {launch.idle_minutes:g} minutes without activity.")
+    seen = (order.agent_seen_at if order else None) or launch.entered_at
+    silent = (now - seen).total_seconds()
+    if silent > service.settings.silence_minutes * 60:
+        return outcomes.over("lost", "The machine has not been heard of for too long.")
+    if silent > 2 * service.settings.heartbeat_seconds and (order is None or _has_ended(service, order) is not None):
+        return outcomes.over("lost", "The machine has ended by itself.")
+    if order is not None and order.server == "down":
+        return outcomes.over("ended", "Its server has ended by itself.")
+    return Next(state=State.READY, wait=service.settings.heartbeat_seconds)
+
+
+def terminate(service: Service, launch: Launch) -> Next:
+    """The one way out: everything bought is ended, and asked after until the cloud says that it is gone."""
+    order = orders.current(service, launch)
+    if order is not None and not orders.end(service, order):
+        return Next(state=State.STOPPING, wait=waits.GONE_SECONDS)
+    return Next(state=State.STOPPED, say="Nothing of it is left.", columns={"stopped_at": service.now()})
+
+
+STEPS: dict[State, Callable[[Service, Launch], Next]] = {
+    State.WAITING: place,
+    State.PLACED: authorize,
+    State.AUTHORIZED: provision,
+    State.STARTING: await_agent,
+    State.READY: watch,
+    State.STOPPING: terminate,
+}
+
+
+# --- within ------------------------------------------------------------------------------------------------------------
+
+
+def _try_another(service: Service, order: Order, why: str) -> Next:
+    """Give this order up; `await_agent` sees it closed before anything else is bought."""
+    orders.give_up(service, order)
+    return Next(state=State.STARTING, say=why, columns={"message": why})
+
+
+def _end_and_try_another(service: Service, launch: Launch, order: Order | None) -> Next:
+    if order is not None and not orders.end(service, order):
+        return Next(state=State.STARTING, wait=waits.GONE_SECONDS)
+    if len(orders.tried(service, launch)) >= service.settings.attempts:
+        raise errors.NoOfferLeft(launch.message or None)
+    return Next(state=State.PLACED)
+
+
+def _look_at_instance(service: Service, launch: Launch, order: Order) -> Next:
+    """Whether it is still there, where its agent does not say so itself."""
+    seen = order.agent_seen_at or launch.entered_at
+    if service.now() - seen > dt.timedelta(minutes=service.settings.silence_minutes):
+        raise errors.InstanceLost
+    if (detail := _has_ended(service, order)) is None:
+        return Next(state=State.STARTING, wait=waits.LOOK_SECONDS)
+    if order.enrolled_at is None:
+        return _try_another(service, order, detail or str(errors.InstanceLost()))
+    raise errors.InstanceLost(detail or None)
+
+
+def _has_ended(service: Service, order: Order) -> str | None:
+    """The cloud's words on why it no longer runs; None while it does, or may yet."""
+    if order.instance is None:
+        return None
+    found = connections.of_order(service, order).describe(order.instance)
+    if found.state is base.InstanceState.GONE and not orders.believable(service, order, found):
+        return None
+    return found.detail if found.state in (base.InstanceState.STOPPING, base.InstanceState.GONE) else None
