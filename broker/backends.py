@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 
 from broker import admission, errors, probe, repos, settings
 from broker.people import Person
@@ -159,7 +160,7 @@ def _build(chosen: settings.Settings, setting: settings.BackendSetting) -> Backe
                 f"The backend “{setting.name}” sets “{name}”, which “{setting.provider}” does not have. "
                 f"It has: {', '.join(known)}."
             )
-    provider = kind({**_places(chosen, kind), **setting.configuration})
+    provider = kind({**_places(chosen, kind), **_tables(chosen, setting, known), **setting.configuration})
     return Backend(name=setting.name, title=setting.title or kind.title, provider=provider, setting=setting)
 
 
@@ -172,6 +173,16 @@ def _loaded(point: metadata.EntryPoint, setting: settings.BackendSetting) -> typ
             f"Install Anybinder with its extra “{setting.provider}”, or take this backend out of the settings."
         ) from None
     return kind
+
+
+def prices_file(chosen: settings.Settings, name: str) -> Path:
+    """Where what the public price list of this backend's cloud said is kept."""
+    return chosen.home / "prices" / f"{name}.csv"
+
+
+def _tables(chosen: settings.Settings, setting: settings.BackendSetting, known: Sequence[str]) -> Mapping[str, str]:
+    """For a provider that reads prices from a file."""
+    return {"prices": str(prices_file(chosen, setting.name))} if "prices" in known else {}
 
 
 def _places(chosen: settings.Settings, kind: type[base.Provider]) -> Mapping[str, str]:

@@ -447,6 +447,13 @@ class Provider(abc.ABC):
         """
         return None
 
+    def prices(self) -> Sequence[Price]:
+        """The table that its offers are priced from, each row with its source and day; empty where it has none.
+
+        No network. Raises InvalidOrder where a file of it cannot be read.
+        """
+        return ()
+
     def public_prices(self) -> list[Price]:
         """What this cloud's public price list says now, of all that it could offer; empty where it has no such list.
 

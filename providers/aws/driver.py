@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, UnknownRegionError
 
+from providers import prices
 from providers.accounts_only import AccountsOnly
-from providers.aws import guides, narrowing, permissions
+from providers.aws import guides, narrowing, permissions, public_prices
 from providers.aws.clients import Caller, Keys, Place, bare_session, profile_keys
 from providers.base import (
     Assertion,
@@ -18,6 +20,7 @@ from providers.base import (
     Guide,
     Kind,
     Permission,
+    Price,
     Provider,
     Setting,
     Tier,
@@ -58,6 +61,7 @@ PROFILE = Setting(
     pattern=r"[\w.@+-][\w.@+ -]{0,63}",
     example="default",
 )
+CURATED = Path(__file__).with_name("prices.csv")
 REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}")
 
 
@@ -81,6 +85,10 @@ class AwsProvider(AccountsOnly, Provider):
         Setting(
             name="endpoint_url",
             help="Address of a private partition that answers for every service. Empty: AWS's own addresses.",
+        ),
+        Setting(
+            name="prices",
+            help="File with what the public price list said. Empty: what `anybinder prices refresh` has written.",
         ),
     )
 
@@ -115,6 +123,15 @@ class AwsProvider(AccountsOnly, Provider):
         """By AWS's own dry runs, which decide as a real call would; nothing is made."""
         caller = Caller(self.place, credential.secret)
         return permissions.tried(caller, self.place, connection)
+
+    def prices(self) -> Sequence[Price]:
+        """What is known of this region: the curated table, and what was read from AWS's own list since."""
+        read = Path(self.configuration["prices"]) if self.configuration.get("prices") else CURATED
+        return [price for price in prices.table(CURATED, read).values() if price.region == self.place.region]
+
+    def public_prices(self) -> list[Price]:
+        """AWS's public price list of this region, hundreds of megabytes of it."""
+        return public_prices.read(self.place, host=self.place.endpoint_url)
 
     def guide(self, kind: str, trust: Trust, settings: Mapping[str, str]) -> Guide:
         """For `web_identity` a link where the operator has the template in S3, and a script in any case."""
