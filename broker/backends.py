@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -81,26 +82,41 @@ class Account:
 
     backend: Backend
     credential: base.Credential = field(repr=False)
+    forget: Callable[[], object] = field(default=lambda: None, repr=False)
+    """Called when the cloud refuses the credential: it may end there earlier than was said, and is not to be used again."""
 
     def offers(self, resources: base.Resources) -> list[base.Offer]:
         """See Provider.offers."""
-        return self.backend.provider.offers(self.credential, resources)
+        with self._refusals():
+            return self.backend.provider.offers(self.credential, resources)
 
     def provision(self, order: base.Order) -> base.Instance:
         """See Provider.provision."""
-        return self.backend.provider.provision(self.credential, order)
+        with self._refusals():
+            return self.backend.provider.provision(self.credential, order)
 
     def describe(self, instance_id: str) -> base.Instance:
         """See Provider.describe."""
-        return self.backend.provider.describe(self.credential, instance_id)
+        with self._refusals():
+            return self.backend.provider.describe(self.credential, instance_id)
 
     def terminate(self, instance_id: str | None, order_id: str) -> None:
         """See Provider.terminate."""
-        self.backend.provider.terminate(self.credential, instance_id, order_id)
+        with self._refusals():
+            self.backend.provider.terminate(self.credential, instance_id, order_id)
 
     def instances(self, broker_id: str) -> list[base.Instance]:
         """See Provider.instances."""
-        return self.backend.provider.instances(self.credential, broker_id)
+        with self._refusals():
+            return self.backend.provider.instances(self.credential, broker_id)
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except clouds.BadCredential:
+            self.forget()
+            raise
 
 
 def offered(service: Service) -> list[Backend]:

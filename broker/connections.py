@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -217,6 +217,7 @@ def account(
     if known and not fresh and _good(service, known.credential):
         return known
     found = _sign_in(service, backend, connection, purpose, launch, what or purpose.value)
+    found = replace(found, forget=lambda: service.accounts.pop(key, None))
     _remember(service, key, found)
     return found
 

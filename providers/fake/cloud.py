@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -56,6 +57,14 @@ class Thing:
     state: str = "running"
     detail: str = ""
     billed_until: float | None = None
+    came: float = field(default_factory=time.time)
+    """When this happened on the clock of real life, whatever this cloud's own says."""
+    went: float | None = None
+
+    def ends_its_bill(self, now: float) -> None:
+        """Nothing is billed for it from now on; may be repeated."""
+        if self.billed_until is None:
+            self.billed_until, self.went = now, time.time()
 
     def is_there(self) -> bool:
         return self.state != "gone"
@@ -180,7 +189,8 @@ class Cloud:
         made.detail = why
         if self.options.power_off == "delete":
             return self.die(made.id, ())
-        made.state, made.billed_until = "off", self._clock.now()
+        made.state = "off"
+        made.ends_its_bill(self._clock.now())
         return made.machine.cut_power()
 
     def _arm_dead_man(self, made: MachineThing) -> None:
@@ -224,7 +234,7 @@ class Cloud:
     def _ended(self, thing: Thing) -> None:
         if isinstance(thing, MachineThing):
             thing.machine.erase()
-        thing.billed_until = thing.billed_until or self._clock.now()
+        thing.ends_its_bill(self._clock.now())
         thing.state = "gone"
 
     def instances(self, asked: Mapping[str, Any], met: Met) -> dict[str, Any]:  # noqa: ARG002
@@ -253,7 +263,7 @@ class Cloud:
         self._ended(dead)
 
     def bill(self) -> list[dict[str, Any]]:
-        """Every thing ever bought, how long it was billed, and whether it still is."""
+        """Every thing ever bought, how long it was billed, and whether it still is; when it came and went, in real time."""
         now = self._clock.now()
         return [
             {
@@ -262,6 +272,8 @@ class Cloud:
                 "order": thing.labels.get("anybinder-order"),
                 "seconds": (thing.billed_until or now) - thing.created,
                 "running": thing.billed_until is None,
+                "came": thing.came,
+                "went": thing.went,
             }
             for thing in self._things.values()
         ]

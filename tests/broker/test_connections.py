@@ -175,6 +175,21 @@ def test_what_has_ended_does_not_stay_in_memory(desk: Bench) -> None:
     assert len(desk.at.accounts) == 1
 
 
+def test_what_the_cloud_refuses_does_not_stay_in_memory(desk: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may end there sooner than was said: a clock that jumped, a session that was revoked."""
+    found = connect(desk)
+    account = sign_in(desk, found)
+
+    def refuse(*_: object) -> None:
+        raise clouds.BadCredential("It has expired.")
+
+    with monkeypatch.context() as expired:
+        expired.setattr(cloud(desk), "describe", refuse)
+        with pytest.raises(clouds.BadCredential):
+            account.describe("i-1")
+    assert sign_in(desk, found) is not account
+
+
 def test_each_purpose_is_asked_for_by_itself(desk: Bench) -> None:
     found = connect(desk)
     assert sign_in(desk, found) is not sign_in(desk, found, base.Purpose.REAP)

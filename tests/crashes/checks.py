@@ -15,6 +15,7 @@ EDGES = {
     *((state, "stopping") for state in ("waiting", "placed", "authorized", "starting", "ready")),
 }  # fmt: skip
 """docs/architecture.md draws them."""
+JUST_BEFORE = 5  # seconds: whoever has begun a step before his clock jumped may finish it after
 CLOCKS = 0.01  # the cloud's clock and ours were set by hand; they differ by less
 TROUBLE = re.compile(r"task_failed|step_failed|unexpected|unhealthy|Traceback|Exception in|was never")
 
@@ -35,6 +36,21 @@ class Evidence:
     """What the first launch had to say."""
     log: str = ""
     died_by_itself: int = 0
+    jumps: tuple[tuple[float, float], ...] = ()
+    """When the broker's clock was set forward, by how many seconds."""
+
+    def real(self, text: str | None) -> float | None:
+        """When it was in real life that the broker's clock showed this."""
+        when, ahead = instant(text), 0.0
+        for at, seconds in self.jumps:
+            if when is not None and when >= at + ahead + seconds:
+                ahead += seconds
+        return None if when is None else when - ahead
+
+    def jumped(self, order: dict[str, Any]) -> bool:
+        """Whether the broker's clock was set while this order was open: then leases and waits were over too early."""
+        began, ended = self.real(order["created_at"]), self.real(order["closed_at"])
+        return any((began or 0) - JUST_BEFORE <= at <= (ended or at) for at, _seconds in self.jumps)
 
 
 def violations(found: Evidence) -> list[str]:
@@ -134,24 +150,32 @@ def _overlap(spans: list[tuple[str, str | None]]) -> bool:
 
 def _of_the_bill(found: Evidence) -> Iterator[str]:
     orders = {order["id"]: order for order in found.orders}
-    stopped = {launch["id"]: instant(launch["stopped_at"]) for launch in found.launches}
+    stopped = {launch["id"]: found.real(launch["stopped_at"]) for launch in found.launches}
     for order_id in {thing["order"] for thing in found.bought}:
         if order_id not in orders:
             yield f"something was bought for {order_id}, which is no order of ours"
             continue
         order = orders[order_id]
         things = [thing for thing in found.bought if thing["order"] == order_id]
-        yield from _of_one_order(order, things, stopped.get(order["launch_id"]))
+        yield from _of_one_order(order, things)
+        if not found.jumped(order):
+            yield from _of_its_end(order, things, found.real(order["closed_at"]), stopped.get(order["launch_id"]))
 
 
-def _of_one_order(order: dict[str, Any], things: list[dict[str, Any]], stopped: float | None) -> Iterator[str]:
+def _of_one_order(order: dict[str, Any], things: list[dict[str, Any]]) -> Iterator[str]:
     machines = [thing["id"] for thing in things if thing["kind"] == "machine"]
     if len(machines) > 1:
         yield f"order {order['id']} bought {len(machines)} machines"
     for thing in things:
         if thing["ended"] is None:
             yield f"{thing['id']} of order {order['id']} is still billed"
-        for when, word in ((instant(order["closed_at"]), "its order was closed"), (stopped, "its launch was stopped")):
+
+
+def _of_its_end(
+    order: dict[str, Any], things: list[dict[str, Any]], closed: float | None, stopped: float | None
+) -> Iterator[str]:
+    for thing in things:
+        for when, word in ((closed, "its order was closed"), (stopped, "its launch was stopped")):
             if when is not None and (thing["ended"] or float("inf")) > when + CLOCKS:
                 yield f"{thing['id']} of order {order['id']} was there when {word}"
 

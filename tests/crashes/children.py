@@ -7,10 +7,13 @@ table, where leases matter. Celery and Redis are left out: hints travel as datag
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import datetime as dt
 import os
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,8 @@ def be(told: dict[str, Any]) -> None:
     if told["account"]:
         tasks.KEEP_SECONDS = KEEP_SECONDS
     broken.break_(told["broken"])
+    if told["jumps"]:
+        _set_clock(told["jumps"])
     counter = points.Counter(Path(told["counter"]))
     counter.reset()
     points.set_up(points.Points(counter, Path(told["points"]), deadly=told["deadly"], agents=told["agents"]),
@@ -42,6 +47,19 @@ def be(told: dict[str, Any]) -> None:
     _know_this_repository(told)
     _note_early_ends(chosen, Path(told["early"]))
     {"all": serve, "web": serve_alone, "worker": work, "worker2": work}[told["part"]](chosen, told)
+
+
+def _set_clock(jumps: list[tuple[float, float]]) -> None:
+    """The broker's clock jumps at these moments of real life: the same in each of its processes, and after a restart."""
+    from broker import service
+
+    inner = service.build
+
+    def now() -> dt.datetime:
+        real = time.time()
+        return dt.datetime.fromtimestamp(real + sum(seconds for at, seconds in jumps if real >= at), dt.UTC)
+
+    service.build = lambda *arguments, **named: dataclasses.replace(inner(*arguments, **named), now=now)
 
 
 def serve(chosen: Any, told: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Two lanes, each with a cloud of its own, that play schedules one after the other; a test waits for its own."""
+"""Lanes, each with a cloud of its own, that play schedules one after the other; a test waits for its own."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ from tests.crashes import plans
 from tests.crashes.play import Outcome, play
 from tests.crashes.world import World, Zygote
 
-LANES = 2  # the cores of a small computer; waits are most of a schedule
 NOWHERE = {"url": "http://127.0.0.1:9/crashes.git", "commit": "c" * 40}
 
 
 class Lanes:
-    """Plays schedules, two at a time, in the order they were given."""
+    """Plays schedules, a few at a time, in the order they were given."""
 
-    def __init__(self, repo: dict[str, str], new_table: Callable[[], str] = str) -> None:
-        """`new_table` makes an empty database and returns its URL; else each world has an SQLite of its own."""
+    def __init__(self, repo: dict[str, str], new_table: Callable[[], str] = str, *, count: int = 2) -> None:
+        """Two lanes are for the cores of a small computer; waits are most of a schedule, so an idle one takes more.
+
+        `new_table` makes an empty database and returns its URL; else each world has an SQLite of its own."""
         self._repo, self._new_table = repo, new_table
         self._folder = Path(tempfile.mkdtemp(prefix="abc-", dir="/tmp"))  # short: sockets live in it
         self._numbers = itertools.count(1)
-        self._pool = ThreadPoolExecutor(LANES)
+        self._pool = ThreadPoolExecutor(count)
         self._clouds: queue.Queue[FakeCloud] = queue.Queue()
         self._stack = contextlib.ExitStack()
         self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
         self._zygote = Zygote()
         self._stack.callback(self._zygote.close)
-        for _ in range(LANES):
+        for _ in range(count):
             self._clouds.put(self._stack.enter_context(FakeCloud.start()))
 
     def submit(self, plan: plans.Plan) -> Future[Outcome]:
@@ -65,8 +66,8 @@ class Lanes:
 
 
 @pytest.fixture(scope="module")
-def lanes() -> Iterator[Lanes]:
-    running = Lanes(NOWHERE)
+def lanes(request: pytest.FixtureRequest) -> Iterator[Lanes]:
+    running = Lanes(NOWHERE, count=request.config.getoption("--lanes"))
     yield running
     running.close()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 PARTS = {"one process": ("all",), "two processes": ("web", "worker"), "two workers": ("web", "worker", "worker2")}
 BOUNDARIES = 40  # about what one process passes while a launch comes up
+TEN = 10  # what fails so often at most fails so often each time: a delete that fails ten times
 LISTS_WITHIN = 0.9  # what the driver promises; what a fault delays adds up to less
 SLOW = 0.25
 
@@ -46,6 +47,17 @@ class Fault:
     name: str
     times: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict)
+    at: float = 0
+    """From this second on; 0: from before the broker's birth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jump:
+    """A clock is set forward."""
+
+    whose: Literal["cloud", "broker"]
+    at: float
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +69,7 @@ class Plan:
     wishes: tuple[Wish, ...] = (Wish(at=0, name="a"),)
     kills: tuple[Kill, ...] = ()
     faults: tuple[Fault, ...] = ()
+    jumps: tuple[Jump, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     deadly: Mapping[str, str | int] = field(default_factory=dict)
@@ -65,6 +78,10 @@ class Plan:
     """Whether at that boundary not the broker dies but every agent."""
     lists_within: float = LISTS_WITHIN
     sweep: bool = True
+    forsaken: bool = False
+    """Whether the broker, once all have settled, is killed for good."""
+    caught_later: bool = False
+    """Whether something may be there when its launch is stopped: another net is waited for, which must catch it."""
     visit: bool = False
     """Whether everything that is ready must answer through the gateway."""
     local: bool = False
@@ -88,14 +105,19 @@ def drawn(seed: int, *, local: bool = False) -> Plan:
     dice = random.Random(f"{seed} {local}")
     shape = dice.choices(tuple(PARTS), weights=(5, 4, 1))[0]
     account, disconnect_at = ("", None) if local else _account(random.Random(f"{seed} account"))
+    trouble = random.Random(f"{seed} trouble")
+    jumps = () if local else _jumps(trouble)
     return Plan(
         seed=seed,
         shape=shape,
         wishes=_wishes(dice),
         kills=tuple(_kill(dice, shape) for _ in range(dice.randint(1, 5))),
-        faults=() if local else _faults(dice),
-        options={} if local else _options(dice),
-        sweep=dice.random() < 0.6,
+        faults=() if local else (*_faults(dice), *_revoked(trouble)),
+        jumps=jumps,
+        options={} if local else {**_options(dice), "credential_seconds": trouble.choice(CREDENTIALS)},
+        # A clock that jumps makes lists believed and leases lost too early: then the sweep is there to catch it.
+        sweep=dice.random() < 0.6 or any(jump.whose == "broker" for jump in jumps),
+        caught_later=any(jump.whose == "broker" for jump in jumps),
         visit=dice.random() < 0.3,
         local=local,
         account=account,
@@ -136,12 +158,34 @@ def _faults(dice: random.Random) -> tuple[Fault, ...]:
 
 def _fault(dice: random.Random) -> Fault:
     wrong = dice.choice(FAULTS)
-    return Fault(call=wrong.call, name=wrong.name, times=dice.randint(1, wrong.times), settings=wrong.settings)
+    times = dice.randint(1, wrong.times)
+    return replace(wrong, times=TEN if wrong.times == TEN else times)
+
+
+def _revoked(dice: random.Random) -> tuple[Fault, ...]:
+    """For a while the account lets nobody in: what was signed in with before is refused too."""
+    if dice.random() > 0.15:
+        return ()
+    at, times = round(dice.uniform(0.1, 1.5), 3), dice.randint(1, 6)
+    return tuple(Fault(call=call, name="bad_credential", times=times, at=at) for call in CALLS)
+
+
+def _jumps(dice: random.Random) -> tuple[Jump, ...]:
+    """A computer that slept, a clock that was put right."""
+    whose: list[Literal["cloud", "broker"]] = [each for each in ("cloud", "broker") if dice.random() < 0.12]  # type: ignore[misc]
+    return tuple(
+        Jump(whose=each, at=round(dice.uniform(0, 1.5), 3), seconds=dice.choice((2, 90, 3700, 26 * 3600)))
+        for each in whose
+    )
 
 
 def _wrong(call: str, name: str, times: int = 1, **settings: Any) -> Fault:
     return Fault(call=call, name=name, times=times, settings=settings)
 
+
+CALLS = ("sign_in", "provision", "describe", "terminate", "instances")
+CREDENTIALS = (10**6, 10**6, 10**6, 301, 0.5)
+"""Seconds that one is good for: for ever; a second longer than the broker wants it to be; less than a launch takes."""
 
 FAULTS = (
     _wrong("provision", "lost_response", 3),
@@ -167,7 +211,14 @@ FAULTS = (
     _wrong("provision", "dies", 2, seconds=0.1),
     _wrong("provision", "dies", 1, seconds=0.6),
     _wrong("provision", "dies", 1, seconds=0.4, leaves=["disk"]),
+    _wrong("provision", "bad_credential"),
+    _wrong("provision", "slow_boot", 1, seconds=4 * SLOW),
     _wrong("terminate", "lost_response", 2),
+    _wrong("terminate", "duplicate", 2),
+    _wrong("terminate", "unavailable", TEN),
+    _wrong("terminate", "throttled", TEN),
+    _wrong("terminate", "ignored", TEN),
+    _wrong("terminate", "bad_credential", 3),
     _wrong("terminate", "lost_request", 2),
     _wrong("terminate", "ignored", 2),
     _wrong("terminate", "slow_end", 2, seconds=SLOW),
@@ -176,10 +227,17 @@ FAULTS = (
     _wrong("terminate", "permission"),
     _wrong("describe", "unavailable", 3),
     _wrong("describe", "garbled"),
+    _wrong("describe", "lost_response", 3),
+    _wrong("describe", "throttled", 3),
+    _wrong("describe", "bad_credential", 2),
     _wrong("instances", "throttled", 3),
+    _wrong("instances", "duplicate", 2),
+    _wrong("instances", "bad_credential", 3),
     _wrong("instances", "lost_response", 2),
     _wrong("offers", "unavailable", 2),
+    _wrong("offers", "throttled", 3),
     _wrong("sign_in", "throttled", 3),
+    _wrong("sign_in", "lost_response", 2),
     _wrong("sign_in", "bad_credential"),
 )
 """What a seed may draw; `times` is the most."""

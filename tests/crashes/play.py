@@ -26,6 +26,8 @@ class Outcome:
 
     plan: plans.Plan
     faults: list[str]
+    left: list[str]
+    """What is there in the end and should not be."""
     story: str
     seconds: float
     by_part: dict[str, list[str]]
@@ -44,7 +46,7 @@ def play(world: World) -> Outcome:
         for kill in world.plan.kills:
             _carry_out(world, kill)
         faults += _recover(world)
-        faults += _stop_everything(world)
+        faults += _forsake(world) if world.plan.forsaken else _stop_everything(world)
         found = _evidence(world)
         faults += checks.violations(found)
         story = f"{checks.walk(found)}\n{_deadly(world)}\n{world.log()[-20000:]}"
@@ -52,22 +54,35 @@ def play(world: World) -> Outcome:
         world.close()
         _clean_up(world)
     by_part = {path.stem: path.read_text().splitlines() for path in sorted(world.folder.glob("*.points"))}
-    return Outcome(plan=world.plan, faults=faults, story=story, seconds=time.monotonic() - began, by_part=by_part)
+    took = time.monotonic() - began
+    return Outcome(plan=world.plan, faults=faults, left=found.left, story=story, seconds=took, by_part=by_part)
 
 
 def _begin(world: World) -> None:
     plan = world.plan
     if not plan.local:
         world.cloud.reset()
-        world.cloud.options(credential_seconds=NEVER, **plan.options)
+        world.cloud.options(**{"credential_seconds": NEVER, **plan.options})
         for fault in plan.faults:
-            world.cloud.fault(fault.call, fault.name, times=fault.times, **fault.settings)
+            if not fault.at:
+                _meet(world, fault)
     world.start()
     now = time.monotonic()
+    for fault in plan.faults:
+        if fault.at:
+            world.at(now + fault.at, lambda fault=fault: _meet(world, fault))
+    for jump in plan.jumps:
+        if jump.whose == "cloud":
+            world.at(now + jump.at, lambda jump=jump: world.cloud.advance(jump.seconds) > 0)
     for wish in plan.wishes:
         world.at(now + wish.at, lambda wish=wish: _launch(world, wish, now))
     if plan.disconnect_at is not None:
         world.at(now + plan.disconnect_at, world.disconnect)
+
+
+def _meet(world: World, fault: plans.Fault) -> bool:
+    world.cloud.fault(fault.call, fault.name, times=fault.times, **fault.settings)
+    return True
 
 
 def _launch(world: World, wish: plans.Wish, began: float) -> bool:
@@ -157,10 +172,21 @@ def _stop_everything(world: World) -> list[str]:
     if not world.live(lambda: world.quiet() and set(world.states().values()) <= {"stopped"}, world.plan.patience):
         return [f"{world.plan.patience} s after everything was to stop it was {world.states()}"]
     _let_the_last_calls_end(world)
+    if world.plan.caught_later:
+        world.live(lambda: not _left_in_the_cloud(world), world.plan.patience)
     if not world.live(lambda: not world.secrets_kept(), world.plan.patience):
         return [
             f"{world.plan.patience} s after nothing needed them any more, secrets were kept: {world.secrets_kept()}"
         ]
+    return []
+
+
+def _forsake(world: World) -> list[str]:
+    """The broker is gone for good; what it has bought is left to itself."""
+    for part in world.parts.values():
+        part.restart_at = float("inf")
+        part.kill()
+    world.live(lambda: not _left_in_the_cloud(world), world.plan.patience)
     return []
 
 
@@ -187,6 +213,7 @@ def _evidence(world: World) -> checks.Evidence:
         phases=world.plan.phases,
         log=log,
         died_by_itself=deaths,
+        jumps=world.jumps,
     )
 
 
@@ -210,15 +237,8 @@ def _deadly(world: World) -> str:
 def _bill(world: World) -> list[dict[str, Any]]:
     if world.plan.local:
         return []
-    created = {thing["id"]: thing["created_at"] for thing in world.cloud.everything()}
     return [
-        {
-            "id": item["id"],
-            "kind": item["kind"],
-            "order": item["order"],
-            "created": created[item["id"]],
-            "ended": None if item["running"] else created[item["id"]] + item["seconds"],
-        }
+        {"id": item["id"], "kind": item["kind"], "order": item["order"], "created": item["came"], "ended": item["went"]}
         for item in world.cloud.bill()
     ]
 

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 import pytest
 
 from tests.crashes.conftest import Lanes
-from tests.crashes.plans import Fault, Kill, Plan, Wish
+from tests.crashes.plans import CALLS, Fault, Jump, Kill, Plan, Wish
 from tests.crashes.play import Outcome
 
 STOPPED_SOON = (Wish(at=0, name="a", stop_at=0.25),)
@@ -83,6 +83,36 @@ SCHEDULES = {
         disconnect_at=1.0,
         kills=(Kill(what="instant", part="all", after=1.1),),
         faults=(Fault(call="terminate", name="bad_credential", times=4),),
+    ),
+    "the cloud's clock jumps past the end of a credential that we keep in memory: it is not used again": Plan(
+        seed="expired there",
+        account="kept",
+        wishes=(Wish(at=0, name="a", stop_at=1.6),),
+        options={"credential_seconds": 900},
+        jumps=(Jump(whose="cloud", at=1.0, seconds=3700),),
+        patience=15,
+    ),
+    "an account is shut for a while in the middle of everything": Plan(
+        seed="revoked",
+        account="keyless",
+        wishes=(Wish(at=0, name="a", stop_at=1.6), Wish(at=0.5, name="b")),
+        faults=tuple(Fault(call=call, name="bad_credential", times=6, at=1.0) for call in CALLS),
+    ),
+    "a computer sleeps for a day while its session runs": Plan(
+        seed="slept", jumps=(Jump(whose="broker", at=1.5, seconds=26 * 3600),), caught_later=True
+    ),
+    "a computer sleeps for an hour while it buys, and the answer is lost": Plan(
+        seed="slept while it bought",
+        wishes=STOPPED_SOON,
+        faults=(Fault(call="provision", name="lost_response", settings={"late": 0.6}),),
+        jumps=(Jump(whose="broker", at=0.3, seconds=3700),),
+        caught_later=True,
+    ),
+    "ten deletes fail": Plan(
+        seed="ten",
+        wishes=(Wish(at=0, name="a", stop_at=1.0),),
+        faults=(Fault(call="terminate", name="unavailable", times=10),),
+        kills=(Kill(what="instant", part="all", after=1.3),),
     ),
     "a worker dies with its lease: another waits for it to run out": Plan(
         seed="lease",

@@ -36,6 +36,7 @@ SETTINGS = {
     "workers": 4,
 }
 NEVER = 10**6
+BIRTH_SECONDS = 0.3  # about what a broker takes to be up
 PORTS = itertools.cycle(range(21000, 32000))  # below the ports that connections take for themselves
 RETRY_SECONDS = 0.05  # a person whose broker does not answer tries again
 HTTP_SECONDS = 5
@@ -169,6 +170,8 @@ class World:
         self._numbers = itertools.count()
         self._table = Table(table_url or f"sqlite:///{self.home / 'anybinder.sqlite'}")
         self._table_url = table_url
+        self.jumps: tuple[tuple[float, float], ...] = ()
+        """When the broker's clock jumps, and by how many seconds."""
 
     # Time passes.
 
@@ -202,6 +205,9 @@ class World:
 
     def start(self) -> None:
         """For the first time: who makes the tables first, the rest when they are there."""
+        born = time.time() + BIRTH_SECONDS
+        jumps = [(born + jump.at, jump.seconds) for jump in self.plan.jumps if jump.whose == "broker"]
+        self.jumps = tuple(sorted(jumps))
         rest = tuple(self.parts.values())[1:]
         for part in rest:
             part.restart_at = time.monotonic() + NEVER
@@ -260,6 +266,7 @@ class World:
             "account": self.plan.account,
             "deadly": "" if part.deaths else str(self.plan.deadly.get(part.name, "")),
             "agents": (str(self.home if self.plan.local else self.cloud.folder)) if self.plan.kills_agents else "",
+            "jumps": self.jumps,
             "counter": str(self.folder / f"{part.name}.counter"),
             "points": str(self.folder / f"{part.name}.points"),
             "log": str(self.folder / f"{part.name}.log"),
