@@ -20,6 +20,7 @@ from providers.openstack import OpenStackProvider, needs
 from tests.openstack.conftest import Account, soon
 from tests.servers import keystone
 from tests.servers.keystone import ApplicationCredential, Keystone
+from tests.servers.openstack import packages
 from tests.waiting import until
 
 HOUR = dt.timedelta(hours=1)
@@ -226,7 +227,7 @@ def test_the_cloud_itself_enforces_what_check_says(cloud, ada, provider):
 def openstack(cloud: Keystone, ada: Account, tmp_path: Path) -> Callable[[str], str]:
     """Runs a script with the published command `openstack`, signed in as Ada to her project."""
     own = {
-        "PATH": f"{keystone.environment().parent}:/usr/bin:/bin",
+        "PATH": f"{packages.environment().parent}:/usr/bin:/bin",
         "HOME": str(tmp_path),
         "OS_AUTH_URL": cloud.url,
         "OS_IDENTITY_API_VERSION": "3",

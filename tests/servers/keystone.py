@@ -6,17 +6,14 @@
         credential = server.application_credential(ada, project, expires_at=…, access_rules=[…])
         server.trust("anybinder", issuer, audience, rules)       # federation: the issuer's keys are really asked for
 
-Its packages live in a virtual environment of their own, `.work/keystone`, from `keystone.lock`: they must not meet ours.
-Beside it stand-ins for Nova, Glance and Neutron, behind the real keystonemiddleware: see `keystone_program.py`.
+Beside it stand-ins for Nova, Glance and Neutron, behind the real keystonemiddleware: see `openstack/inside/keystone_alone.py`.
+The real ones are in `tests.servers.openstack`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import json
-import runpy
 import secrets
 import subprocess
 import tempfile
@@ -30,15 +27,10 @@ import httpx
 
 from broker import settings
 from tests import servers
+from tests.servers.openstack import packages
 from tests.waiting import until
 
-HERE = Path(__file__).resolve().parent
-CLONE = HERE.parent.parent
-LOCK = HERE / "keystone.lock"
-"""Made with `uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate`
-of keystone==30.0.0, keystonemiddleware, pyjwt[crypto] and python-openstackclient."""
-PROGRAM = HERE / "keystone_program.py"
-INSTALL_SECONDS = 300
+PROGRAM = Path(__file__).resolve().parent / "openstack" / "inside" / "keystone_alone.py"
 REGION = "RegionOne"
 DOMAIN = "default"
 ADMIN = "admin"
@@ -168,40 +160,10 @@ class Keystone:
         self.client.close()
 
 
-def environment() -> Path:
-    """The Python of Keystone's own virtual environment, made where it is missing or of another lock."""
-    folder = CLONE / ".work" / "keystone"
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    with (folder / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        stamp = folder / "made-from"
-        if not stamp.exists() or stamp.read_text() != wanted:
-            stamp.unlink(missing_ok=True)
-            uv("venv", "--quiet", "--clear", str(folder / "venv"))
-            at = ("--python", str(folder / "venv" / "bin" / "python"))
-            uv("pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode", *at, str(LOCK))
-            stamp.write_text(wanted)
-    return folder / "venv" / "bin" / "python"
-
-
-def uv(*words: str) -> None:
-    told = runpy.run_path(str(CLONE / "deploy" / "setup.py"))["for_uv"]()  # where packages come from here
-    ended = subprocess.run(
-        [CLONE / ".venv" / "bin" / "uv", *words],
-        env=told,
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_SECONDS,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-
-
 @contextlib.contextmanager
 def running() -> Iterator[Keystone]:
     """Five seconds, after the first time."""
-    python, port = environment(), settings.free_port()
+    python, port = packages.environment(), settings.free_port()
     with tempfile.TemporaryDirectory(prefix="abkeystone-") as name:
         folder = Path(name)
         (folder / "password").write_text(secrets.token_urlsafe(16))

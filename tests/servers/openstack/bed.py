@@ -1,0 +1,244 @@
+"""Starts and ends an OpenStack."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+
+from tests import servers
+from tests.servers import keystone
+from tests.servers.openstack import bus, configuration, database, packages, seed
+from tests.servers.openstack.processes import Processes
+
+NEED = servers.Need(
+    title="MariaDB and RabbitMQ",
+    programs=(("mariadbd",), ("rabbitmq-server",), ("epmd",)),
+    packages=("mariadb-server-core", "rabbitmq-server"),
+)
+HERE = Path(__file__).resolve().parent
+SERVICES = {
+    "keystone": "identity",
+    "placement": "placement",
+    "glance": "image",
+    "neutron": "network",
+    "nova": "compute",
+}
+"""Whose name is what in the catalogue."""
+VERSIONS = {"identity": "/v3", "compute": "/v2.1", "network": "", "image": "", "placement": ""}
+START_SECONDS = 240
+NOT_SAVED = ("*.out", "*.log", "rabbitmq", "*.there", "locks")
+
+InFront = Callable[[Mapping[str, int]], Mapping[str, str]]
+"""Given the port of each service, the root address by which the catalogue shall publish it."""
+
+
+class Cloud(keystone.Keystone):
+    """The running cloud, and what its operators and users do to it."""
+
+    def __init__(self, ports: Mapping[str, int], folder: Path, published: Mapping[str, str]) -> None:
+        super().__init__(ports["identity"], folder)
+        self.ports, self.published = ports, published
+        self.clients = {"identity": self.client}
+        for name in set(SERVICES.values()) - {"identity"}:
+            root = f"http://127.0.0.1:{ports[name]}{VERSIONS[name]}"
+            self.clients[name] = httpx.Client(base_url=root, timeout=60, trust_env=False)
+
+    @property
+    def url(self) -> str:
+        """Its `auth_url`, as people are told it."""
+        return f"{self.published['identity']}/v3"
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        told: keystone.Words | None = None,
+        *,
+        token: str = "",
+        of: str = "identity",
+        content: bytes | None = None,
+    ) -> httpx.Response:
+        """One request to this service, as the operator where no token is given. Raises where it is refused."""
+        headers = {"X-Auth-Token": token or self.admin, "OpenStack-API-Version": "compute 2.90"}
+        if content is not None:
+            headers["Content-Type"] = "application/octet-stream"
+        found = self.clients[of].request(method, path, json=told, content=content, headers=headers)
+        if found.is_error:
+            raise AssertionError(f"{method} {of} {path}: {found.status_code} {found.text[:500]}")
+        return found
+
+    def begin(self) -> None:
+        """Sign in as the operator."""
+        password = (self.folder / "password").read_text()
+        self.admin = self.token(keystone.User(id="", name=keystone.ADMIN, password=password), project_name="admin")
+        self.roles = {role["name"]: role["id"] for role in self.ask("GET", "/roles").json()["roles"]}
+
+    def close(self) -> None:
+        for client in self.clients.values():
+            client.close()
+
+
+@contextlib.contextmanager
+def running(in_front: InFront | None = None) -> Iterator[Cloud]:
+    """Two minutes the first time, half a minute afterwards."""
+    assert NEED.found(), f"{NEED.title} are not on this computer."
+    python = packages.environment()
+    with contextlib.ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="abos-", dir="/tmp")))  # for the socket
+        folder = packages.FOLDER / f"run-{os.getpid()}-{secrets.token_hex(3)}"
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        bed = Bed(folder, place, python)
+        stack.callback(bed.end)
+        yield bed.start(in_front)
+
+
+class Bed:
+    """One cloud's processes and files."""
+
+    def __init__(self, folder: Path, place: Path, python: Path) -> None:
+        self.folder, self.place, self.python = folder, place, python
+        self.processes = Processes(folder)
+        self.ports = free_ports("bus", "names", "distribution", *SERVICES.values())
+        self.began = time.monotonic()
+        self.steps: list[tuple[float, str]] = []
+        self.cloud: Cloud | None = None
+
+    def start(self, in_front: InFront | None) -> Cloud:
+        fresh = not restored(self.folder)
+        if fresh:
+            self.folder.mkdir(parents=True)
+            (self.folder / "password").write_text(secrets.token_urlsafe(16))
+        direct = {name: f"http://127.0.0.1:{self.ports[name]}" for name in SERVICES.values()}
+        published = {**direct, **(in_front({name: self.ports[name] for name in direct}) if in_front else {})}
+        configuration.write(self.folder, self.ports, socket=self.place / "db", packages=self.python.parent.parent)
+        numbers = {"port": self.ports["bus"], "names": self.ports["names"], "distribution": self.ports["distribution"]}
+        bus.start(self.processes, self.folder, **numbers)
+        self.start_database(fresh)
+        for name, kind in SERVICES.items():
+            self.start_service(name, self.ports[kind])
+        cloud = self.cloud = Cloud(self.ports, self.folder, published)
+        self.publish(cloud, direct, fresh)
+        self.furnish(cloud, fresh)
+        if fresh and not servers.CI:
+            self.save()
+        return cloud
+
+    def start_database(self, fresh: bool) -> None:
+        if fresh:
+            database.make(self.folder)
+        database.start(self.processes, self.folder, self.place)
+        self.step("database")
+
+    def start_service(self, name: str, port: int) -> None:
+        told = {
+            **{word: os.environ[word] for word in ("PATH", "TMPDIR", "LANG") if word in os.environ},
+            "HOME": str(self.folder),
+            "PYTHONPATH": os.pathsep.join([str(HERE / "inside"), str(self.folder)]),
+            "PYTHONWARNINGS": "ignore",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        command = [str(self.python), str(HERE / "inside" / "service.py"), name, str(self.folder), str(port)]
+        self.processes.start(name, command, told)
+
+    def publish(self, cloud: Cloud, direct: Mapping[str, str], fresh: bool) -> None:
+        """Nova's compute service asks the catalogue where Placement is."""
+        self.until_it_answers("identity")
+        cloud.begin()
+        seed.catalogue(cloud, direct, cloud.published, VERSIONS)
+        self.until_open(self.ports["bus"])
+        (self.folder / "bus.there").touch()
+        self.step("catalogue")
+        self.until_it_answers("placement")
+        (self.folder / "catalogue.there").touch()
+
+    def furnish(self, cloud: Cloud, fresh: bool) -> None:
+        for name in ("image", "network", "compute"):
+            self.until_it_answers(name)
+        if fresh:
+            with ThreadPoolExecutor(4) as threads:
+                for done in [threads.submit(work, cloud) for work in (seed.images, seed.networks, seed.sizes)]:
+                    done.result()
+            self.step("furnished")
+        self.processes.until(lambda: seed.computes(cloud), seconds=START_SECONDS, what="a machine can be bought")
+        self.step("compute")
+
+    def until_it_answers(self, kind: str) -> None:
+        self.until_open(self.ports[kind])
+        self.step(kind)
+
+    def until_open(self, port: int) -> None:
+        self.processes.until(lambda: is_open(port), seconds=START_SECONDS, what=f"port {port} is open")
+
+    def step(self, name: str) -> None:
+        self.steps.append((time.monotonic() - self.began, name))
+
+    def save(self) -> None:
+        """MariaDB is stopped for a moment; the services connect again by themselves."""
+        target = saved()
+        if target.exists():
+            return
+        self.processes.hold(tuple(SERVICES), signal.SIGSTOP)
+        try:
+            database.stop(self.processes)
+            making = packages.FOLDER / f"{target.name}-{self.folder.name}"
+            shutil.copytree(self.folder, making, symlinks=True, ignore=shutil.ignore_patterns(*NOT_SAVED))
+            with contextlib.suppress(OSError):  # another run was sooner
+                making.rename(target)
+            shutil.rmtree(making, ignore_errors=True)
+            database.start(self.processes, self.folder, self.place)
+        finally:
+            self.processes.hold(tuple(SERVICES), signal.SIGCONT)
+        self.step("saved")
+
+    def end(self) -> None:
+        if self.cloud is not None:
+            self.cloud.close()
+        self.processes.end(at_once=True)
+
+
+def saved() -> Path:
+    """Where the state is kept that these very files make of these very packages."""
+    made_of = hashlib.sha256()
+    for file in sorted(path for path in HERE.rglob("*") if path.is_file() and path.suffix != ".pyc"):
+        made_of.update(file.read_bytes())
+    return packages.FOLDER / f"saved-{made_of.hexdigest()[:16]}"
+
+
+def restored(folder: Path) -> bool:
+    if not saved().exists():
+        return False
+    shutil.copytree(saved(), folder, symlinks=True)
+    return True
+
+
+def free_ports(*names: str) -> dict[str, int]:
+    """Held together, so that no two are the same."""
+    with contextlib.ExitStack() as stack:
+        found = {}
+        for name in names:
+            held = stack.enter_context(socket.socket())
+            held.bind(("127.0.0.1", 0))
+            found[name] = held.getsockname()[1]
+        return found
+
+
+def is_open(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def told(steps: list[tuple[float, str]]) -> str:
+    return "\n".join(f"{seconds:7.1f} s  {name}" for seconds, name in steps)

@@ -1,0 +1,57 @@
+"""The services' configuration files, from `templates/`."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from pathlib import Path
+
+TEMPLATES = Path(__file__).with_name("templates")
+FOLDERS = ("nova/instances", "neutron", "images", "glance-staging", "glance-tasks", "locks")
+REGION = "RegionOne"
+ACCOUNT = """\
+auth_type = password
+auth_url = http://127.0.0.1:{identity}
+username = admin
+password = {password}
+project_name = admin
+user_domain_id = default
+project_domain_id = default
+region_name = {region}
+valid_interfaces = internal
+"""
+AUTHTOKEN = """\
+interface = internal
+www_authenticate_uri = http://127.0.0.1:{identity}
+service_token_roles_required = true
+service_token_roles = service
+# what was just revoked is refused at once
+token_cache_time = -1
+"""
+WIRING = "[neutron.ml2.mechanism_drivers]\nunwired = unwired:Unwired\n"
+
+
+def write(folder: Path, ports: Mapping[str, int], *, socket: Path, packages: Path) -> None:
+    """Anew at each start: ports and socket are others."""
+    words = {"password": (folder / "password").read_text(), "identity": ports["identity"], "region": REGION}
+    account = ACCOUNT.format(**words)
+    database, query = "mysql+pymysql://root@localhost", f"?unix_socket={socket}"
+    told = {
+        **{name: str(port) for name, port in ports.items()},
+        "folder": str(folder),
+        "packaged": str(packages / "etc"),
+        "database": database,
+        "socket": query,
+        "bus": f"rabbit://guest:guest@127.0.0.1:{ports['bus']}/",
+        "account": account,
+        "authtoken": account + AUTHTOKEN.format(**words),
+    }
+    for name in FOLDERS:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for file in TEMPLATES.iterdir():
+        (folder / file.name).write_text(string.Template(file.read_text()).substitute(told))
+    (folder / "keystone.database").write_text(f"{database}/keystone{query}")
+    wiring = folder / "unwired-1.dist-info"
+    wiring.mkdir(exist_ok=True)
+    (wiring / "entry_points.txt").write_text(WIRING)
+    (wiring / "METADATA").write_text("Metadata-Version: 2.1\nName: unwired\nVersion: 1\n")
