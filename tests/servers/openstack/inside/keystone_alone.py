@@ -18,9 +18,9 @@ from wsgiref import simple_server
 
 sys.path.insert(0, str(Path(__file__).parent))  # `python -I` leaves it out
 
-import identity  # noqa: E402
-from identity import answer  # noqa: E402
-from keystonemiddleware import auth_token  # noqa: E402
+import identity
+from identity import answer
+from keystonemiddleware import auth_token
 
 FOLDER, PORT = Path(sys.argv[1]), int(sys.argv[2])
 PASSWORD = (FOLDER / "password").read_text()

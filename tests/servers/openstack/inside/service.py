@@ -15,8 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # `python -I` leaves it out
 
-import children  # noqa: E402
-import waitress  # noqa: E402
+import children
+import waitress
 
 NAME, FOLDER, PORT = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 THREADS = 12
@@ -155,7 +155,6 @@ def service(name):
 
 def found(words):
     """As `nova-manage cell_v2 discover_hosts` until there is one: the compute service has told the table that it is there."""
-    import nova.conf
     from nova import config, context, objects
     from nova.objects import host_mapping
 
