@@ -105,6 +105,11 @@ class Boot:
         self.engine = told.get("engine")
         self.rlimits = dict(told.get("rlimits") or {})
         self.cgroups = list(told.get("cgroup") or [])
+        # On a machine of its own the agent is root, and what it starts is not.
+        self.work = told.get("work", self.home)
+        self.user = told.get("user")
+        self.bring = list(told.get("bring") or [])
+        self.will = told.get("will")
 
     @classmethod
     def read(cls, path):
@@ -380,19 +385,25 @@ class Agent:
     async def _build(self):
         """The server's command as the builder leaves it; None when the build failed, or nothing is to be served."""
         builder = Builder(self)
-        spec = dict(self.spec)
-        for name in ("home", "cache", "runtime", "python_downloads", "engine"):
+        if self.boot.bring and not await self._bring("python"):
+            return None
+        spec = dict(self.spec, home=self.boot.work)
+        for name in ("cache", "runtime", "python_downloads", "engine"):
             spec[name] = getattr(self.boot, name)
-        path = os.path.join(self.boot.home, "spec.json")
+        path = os.path.join(self.boot.work, "spec.json")
         # What opens the repository is in no file: the builder reads it from its standard input, and we forget it at once.
         given, spellings_of_it, self.key = json.dumps(self.key).encode() if self.key else b"", spellings(self.key), None
-        write_private(path, json.dumps(dict(spec, keyed=bool(given))))
+        write_private(path, json.dumps(dict(spec, keyed=bool(given))), self.user)
         try:
             return await builder.run(self.boot.builder + [path], float(self.spec["build_seconds"]), given)
         finally:
             self.journal.hidden = [word for word in self.journal.hidden if word not in spellings_of_it]
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
+
+    async def _bring(self, what):
+        """Have this machine get what a build needs; whether it is there. What keeps it from that has been told."""
+        return await Builder(self, root=True).bring(self.boot.bring + [what], float(self.spec["build_seconds"]))
 
     async def _serve(self, command):
         """Start the server, wait until it answers, then watch it for life."""
@@ -416,16 +427,25 @@ class Agent:
 
     # The end
 
-    def start(self, argv, env, cwd, out, err, given=b""):
+    @property
+    def user(self):
+        """As whom a stranger's code runs; None for ourselves, because there is nobody else here, or a container around it."""
+        return None if self.boot.engine else self.boot.user
+
+    def start(self, argv, env, cwd, out, err, given=b"", root=False):
         """Start a program in a session of its own that dies with us. `given`: its standard input. Raises OSError."""
-        program = Program(argv, env, cwd, out=out, err=err, prepare=self._prepare, given=given)
+        user = None if root else self.user
+        if user:
+            env = dict(env, USER=user["name"], LOGNAME=user["name"])
+            env.setdefault("HOME", self.boot.cache)
+        limits = {} if root else self.boot.rlimits
+        program = Program(argv, env, cwd, out=out, err=err, prepare=lambda: self._prepare(user, limits), given=given)
         self.programs.append(program)
         return program
 
-    def _prepare(self):
-        """Runs in the child before its program: limits, cgroups, and death with its parent."""
-        die_with_parent(signal.SIGKILL)
-        for name, value in self.boot.rlimits.items():
+    def _prepare(self, user, limits):
+        """Runs in the child before its program: limits, cgroups, another user, and death with its parent."""
+        for name, value in limits.items():
             number = getattr(resource, name if name.startswith("RLIMIT_") else "RLIMIT_" + name)
             hard = resource.getrlimit(number)[1]
             value = value if hard == resource.RLIM_INFINITY else min(value, hard)
@@ -433,6 +453,9 @@ class Agent:
         for path in self.boot.cgroups:  # where we may not: the provider has put us there, and a child stays with us
             with contextlib.suppress(OSError), open(os.path.join(path, "cgroup.procs"), "w", encoding="ascii") as file:
                 file.write("0")
+        if user:
+            become(user)
+        die_with_parent(signal.SIGKILL)  # last: who becomes another user forgets it
 
     def _reap(self):
         for program in self.programs:
@@ -620,6 +643,10 @@ class Program:
         code = self._process.returncode
         return "exit status %s" % code if code is None or code >= 0 else "killed by signal %d" % -code
 
+    @property
+    def ended_well(self):
+        return self._process.returncode == 0
+
     async def end(self):
         """Wait until it has ended and what it wrote has been read; a daemon that holds the pipe is not waited for."""
         await self.exited.wait()
@@ -667,8 +694,9 @@ PHASES = {word: word for word in ("waiting", "fetching", "building", "pushing", 
 class Builder:
     """Runs the builder, passes its lines on, and understands its last word."""
 
-    def __init__(self, agent):
+    def __init__(self, agent, root=False):
         self._agent = agent
+        self._root = root
         self._phase = "fetching"
         self._last = collections.deque(maxlen=10)
         self._command = None
@@ -680,9 +708,31 @@ class Builder:
 
         Where all that was wanted is an image, an image without a command is no failure.
         """
+        program = await self._run(argv, seconds, given)
+        if program is None:
+            return None
+        image_wanted = self._agent.spec.get("build_only")
+        if (self._image if image_wanted else self._command) and not self._failure:
+            return self._command
+        if image_wanted and self._command:
+            self._failure = "This backend has no containers, so it builds no images. Choose one with containers."
+        self._agent.fail(self._failure or self._surprise(program))
+        return None
+
+    async def bring(self, argv, seconds):
+        """Whether it ended well; what went wrong is told."""
+        program = await self._run(argv, seconds)
+        if program is None or (program.ended_well and not self._failure):
+            return program is not None
+        self._agent.fail(self._failure or self._surprise(program))
+        return False
+
+    async def _run(self, argv, seconds, given=b""):
+        """The program, at its end; None, with the failure told, where it does not end within `seconds`."""
         lines, errors = Lines(self._event), Lines(self._error)
         try:
-            program = self._agent.start(argv, dict(os.environ), self._agent.boot.home, lines.feed, errors.feed, given)
+            where = self._agent.boot.home if self._root else self._agent.boot.work
+            program = self._agent.start(argv, dict(os.environ), where, lines.feed, errors.feed, given, self._root)
         except OSError as fault:
             self._agent.fail("The builder cannot be started: %s." % fault.strerror)
             return None
@@ -694,13 +744,7 @@ class Builder:
             return None
         lines.end()
         errors.end()
-        image_wanted = self._agent.spec.get("build_only")
-        if (self._image if image_wanted else self._command) and not self._failure:
-            return self._command
-        if image_wanted and self._command:
-            self._failure = "This backend has no containers, so it builds no images. Choose one with containers."
-        self._agent.fail(self._failure or self._surprise(program))
-        return None
+        return program
 
     def _event(self, line):
         """One line of its standard output: an event, or else something to show as it is."""
@@ -768,7 +812,7 @@ class Server:
         command = self._command
         try:
             self._program = self._agent.start(
-                command["argv"], self._environment(), command.get("cwd") or self._boot.home, self._output, None
+                command["argv"], self._environment(), command.get("cwd") or self._boot.work, self._output, None
             )
         except OSError as fault:
             self.state = "down"
@@ -789,13 +833,14 @@ class Server:
             raise ConnectionRefusedError("its address may be another's by now")
         if not isinstance(self.target, str):
             return await loop.create_connection(factory, *self.target)
-        if not self._told:
+        if not self._told and not self._agent.user:
             return await loop.create_unix_connection(factory, self.target)
-        # A stranger's container may write in that folder. A link there would lead us to any socket of this computer,
-        # so what is opened is the very file, and only if it is a socket.
+        # A stranger's container, or another user, may write in that folder. A link there would lead us to any socket of
+        # this computer, so what is opened is the very file, and only if it is a socket of theirs.
         file = os.open(self.target, os.O_PATH | os.O_NOFOLLOW)
         try:
-            if not stat.S_ISSOCK(os.fstat(file).st_mode):
+            found, user = os.fstat(file), self._agent.user
+            if not stat.S_ISSOCK(found.st_mode) or (user and found.st_uid != user["uid"]):
                 raise ConnectionRefusedError("the server's socket is something else")
             return await loop.create_unix_connection(factory, "/proc/self/fd/%d" % file)
         finally:
@@ -815,7 +860,7 @@ class Server:
         env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         env.setdefault("PATH", os.defpath)
         env.setdefault("LANG", "C.UTF-8")
-        env["HOME"] = os.path.join(self._boot.home, "home")
+        env["HOME"] = os.path.join(self._boot.work, "home")
         env.update(self._agent.spec.get("env") or {})
         env.update(self._command.get("env") or {})
         env[MARK] = self._boot.order
@@ -868,6 +913,8 @@ class Server:
 
     def _is_there(self):
         """Look where it is to be found. An address may come at any time, so it is looked for each time."""
+        if self._agent.user:  # whose word on addresses would lead us, as root, to what is closed to them
+            return isinstance(self.target, tuple) or os.path.lexists(self.target)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             with open(self._targets, encoding="utf-8") as file:
                 told = json.load(file)
@@ -1863,6 +1910,16 @@ def die_with_parent(number):
     control_process(1, int(number))  # PR_SET_PDEATHSIG
 
 
+def become(user):
+    """Another user for good, whom no program makes anybody else again; the first to go where memory is short."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("300")
+    os.setgroups([])
+    os.setgid(user["gid"])
+    os.setuid(user["uid"])
+    control_process(38, 1)  # PR_SET_NO_NEW_PRIVS
+
+
 def control_process(option, value):
     if sys.platform.startswith("linux"):
         import ctypes
@@ -1985,11 +2042,13 @@ def spellings(key):
     return [key["secret"], urllib.parse.quote(key["secret"], safe=""), base64.b64encode(pair).decode("ascii")]
 
 
-def write_private(path, text):
-    """Write a file that only we can read."""
+def write_private(path, text, user=None):
+    """Write a file that only we, or else only this user, can read."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        if user:
+            os.fchown(file.fileno(), user["uid"], user["gid"])
         file.write(text)
 
 

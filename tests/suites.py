@@ -90,7 +90,7 @@ def bench(options: Sequence[str]) -> list[Command]:
 
 SUITES = (
     Suite(name="unit", about="linters, types, arrows, and every part by itself", minutes=20, commands=unit,
-          needs=(servers.GIT, servers.POSTGRES, servers.REDIS, registry.NEED)),
+          needs=(servers.GIT, servers.POSTGRES, servers.REDIS, registry.NEED, servers.CLOUD_INIT)),
     Suite(name="journeys", about="whole flows, embedded and on PostgreSQL, Redis and Celery", minutes=15,
           commands=tests_in("journeys"), needs=(servers.GIT, servers.POSTGRES, servers.REDIS)),
     Suite(name="browser", about="a person in a real Chromium", minutes=12, commands=tests_in("browser"),

@@ -26,7 +26,14 @@ SERVER_TOKEN = "server-token-" + "t" * 30
 class BrokerDouble:
     """Listens on a port of its own until `close`. All that it was told is kept in plain attributes."""
 
-    def __init__(self, spec: dict[str, Any] | None = None, *, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        spec: dict[str, Any] | None = None,
+        *,
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
         self.spec = {"build_seconds": 60, "busy_hours": 24, **(spec or {})}
         self.tls = tls
         self.key: dict[str, str] | None = None
@@ -47,15 +54,20 @@ class BrokerDouble:
         self.raw_upgrades = True
         """Off, it is as if a middlebox had eaten the upgrade: only WebSocket handshakes are answered."""
         self.honest = True
+        self.files: dict[str, bytes] = {}
+        """What machines fetch, by its digest."""
+        self.dead_man: dict[str, Any] | None = None
+        """Handed over in answers to reports until the agent says that it has it."""
+        self.host = host
         self.open: set[socket.socket] = set()
-        self._listener = socket.create_server(("127.0.0.1", port))
+        self._listener = socket.create_server((host, port))
         self.port: int = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
     @property
     def url(self) -> str:
-        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
 
     def close(self) -> None:
         """As a killed broker: the port is closed and every connection is cut."""
@@ -118,6 +130,8 @@ class BrokerDouble:
         path, headers = parse(head)
         if path == "/agent/tunnel":
             return self._tunnel(connection, headers)
+        if path.startswith("/agent/files/"):
+            return self._file(connection, path.rpartition("/")[2])
         body = json.loads(receive(connection, int(headers["content-length"])))
         bearer = headers["authorization"].removeprefix("Bearer ")
         instead = self.answers.get(path)
@@ -128,6 +142,13 @@ class BrokerDouble:
             return False
         content = json.dumps(answer[1]).encode()
         connection.sendall(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n" % (answer[0], len(content)) + content)
+        return True
+
+    def _file(self, connection: socket.socket, digest: str) -> bool:
+        content = self.files.get(digest)
+        status = 404 if content is None else 200
+        head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(content or b'')}\r\n\r\n"
+        connection.sendall(head.encode() + (content or b""))
         return True
 
     def _obey(self, path: str, bearer: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:

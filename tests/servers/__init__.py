@@ -50,6 +50,7 @@ class Need:
 
 
 GIT = Need(title="git", programs=(("git",),), packages=("git",))
+CLOUD_INIT = Need(title="cloud-init", programs=(("cloud-init",),), packages=("cloud-init",))
 POSTGRES = Need(title="PostgreSQL", programs=(("postgres",), ("initdb",)), packages=("postgresql",))
 REDIS = Need(title="Redis", programs=(("redis-server", "valkey-server"),), packages=("redis-server",))
 CHROMIUM = Need(
