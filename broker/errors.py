@@ -19,11 +19,13 @@ BrokerError
 │   ├── CredentialTooShort  the account's credential ends before the session could be ended
 │   ├── NobodyWaits         who asked for it has left while it waited for a seat
 │   ├── NoOfferLeft         every offer was tried
+│   ├── BudgetExceeded      what is left of the budget buys none of them
 │   ├── BootTimeout         the instance never reported
 │   ├── BuildTimeout        the build took too long
 │   ├── InstanceLost        the instance ended by itself
 │   ├── ServerEnded         the server ended before anybody was in it
 │   └── AgentFailed         the agent says why
+├── LeaseLost               somebody else advances this launch now
 └── EnrolmentRefused        wrong, spent or stolen token
 """
 
@@ -162,6 +164,12 @@ class NoOfferLeft(LaunchFailed):
     reason = "no_offer"
 
 
+class BudgetExceeded(LaunchFailed):
+    """Nothing that could run this fits the budget. Raise it, or ask for fewer hours or less."""
+
+    status_code, reason = 402, "budget"
+
+
 class BootTimeout(LaunchFailed):
     """The machine was started but never reported. It has been ended; try again, or somewhere else."""
 
@@ -196,3 +204,9 @@ class EnrolmentRefused(BrokerError):
     """This enrolment is refused: the token is wrong, spent, or its launch is over."""
 
     status_code, reason = 403, "enrolment"
+
+
+class LeaseLost(BrokerError):
+    """Somebody else advances this launch now; what was done here is not written down."""
+
+    reason = "lease"

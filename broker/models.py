@@ -152,11 +152,17 @@ class Order(Table):
     hedge: Mapped[bool] = mapped_column(default=False)
     """It is the second of two in a declared hedge."""
     promised: Mapped[Decimal] = mapped_column(Money, default=Decimal(0))
+    """Its price for its longest life, from when this row was written; 0 also where nobody knows the price."""
     settled: Mapped[Decimal | None] = mapped_column(Money)
+    """The most that the cloud can have billed, once it is closed; None before, and for ever where nobody knows the price."""
     created_at: Mapped[dt.datetime]
+    first_asked_at: Mapped[dt.datetime | None]
+    """When the cloud was first asked for it: from then on it may have billed."""
     asked_at: Mapped[dt.datetime | None]
     """When the cloud was last asked for it; until the cloud's lists have caught up, an empty list proves nothing."""
     instance: Mapped[str | None] = mapped_column(sa.Text)
+    refused: Mapped[str] = mapped_column(sa.String(16), default="")
+    """The reason in one word where the cloud would not sell it; empty while that is not known."""
     closing_at: Mapped[dt.datetime | None]
     closed_at: Mapped[dt.datetime | None]
     """Set only after the cloud itself said that nothing is left."""

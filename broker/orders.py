@@ -1,8 +1,12 @@
-"""Buying, and giving back. A row first, then the cloud; closed only after the cloud says that nothing is left."""
+"""Buying, and giving back. A row first, then money, then the cloud; closed only after the cloud says that nothing is left.
+
+A launch has one open order, and a second one, its hedge, where that was declared. Both are alike but for who leads: the
+session belongs to the order that `leader` names.
+"""
 
 from __future__ import annotations
 
-import datetime as dt
+from collections.abc import Sequence
 from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
@@ -10,30 +14,67 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from broker import backends, bootstrap, connections, crypto
+from broker import backends, bootstrap, budgets, connections, crypto, errors
 from broker.models import Launch, Order
 from broker.service import Service
 from providers import base
 
 
-def current(service: Service, launch: Launch) -> Order | None:
-    """The open order of this launch, if there is one."""
+def opened(service: Service, launch: Launch) -> list[Order]:
+    """The open orders of this launch, the first before its hedge: two at most."""
     with service.db.reading() as session:
-        return session.scalars(_open(launch.id)).one_or_none()
+        return list(session.scalars(_open(launch.id)))
+
+
+def living(opened: Sequence[Order]) -> list[Order]:
+    """Those that are not given up."""
+    return [order for order in opened if order.closing_at is None]
+
+
+def leader(orders: Sequence[Order]) -> Order | None:
+    """Whose the session is: the first that is not given up, before its hedge; the newest where all are. None for none."""
+    wanted = sorted(living(orders), key=lambda order: order.hedge)
+    return next(iter(wanted), None) or max(orders, key=lambda order: order.created_at, default=None)
+
+
+def current(service: Service, launch: Launch) -> Order | None:
+    """The open order that this launch runs on, if there is one."""
+    return leader(opened(service, launch))
+
+
+def of_launch(session: orm.Session, launch_id: str) -> list[Order]:
+    """Every order of this launch, oldest first."""
+    return list(session.scalars(sa.select(Order).where(Order.launch_id == launch_id).order_by(Order.created_at)))
 
 
 def tried(service: Service, launch: Launch) -> list[str]:
-    """The offers this launch has ordered so far, oldest first. The rows say it: no crash makes one forgotten."""
-    query = sa.select(Order).where(Order.launch_id == launch.id).order_by(Order.created_at)
+    """The offers of its backend that this launch has ordered so far, oldest first. The rows say it: no crash makes one
+    forgotten."""
     with service.db.reading() as session:
-        return [order.offer["id"] for order in session.scalars(query)]
+        found = of_launch(session, launch.id)
+    return [order.offer["id"] for order in found if order.backend == launch.backend]
 
 
-def open_order(service: Service, launch: Launch, offer: base.Offer) -> Order:
-    """Write down what is about to be bought, and promise its price for its longest life. Nothing is bought yet."""
+def limits(service: Service, launch: Launch) -> list[budgets.Limit]:
+    """What this launch may still spend."""
+    with service.db.reading() as session:
+        return budgets.limits(session, launch, _most(service, launch))
+
+
+def open_order(service: Service, launch: Launch, offer: base.Offer, *, hedge: bool = False) -> Order:
+    """Write down what is about to be bought, and promise its price for its longest life. Nothing is bought yet.
+
+    Only whoever holds the launch's lease may. Raises BudgetExceeded, LeaseLost.
+    """
+    now = service.now()
     with service.db.transaction() as session:
-        if existing := session.scalars(_open(launch.id)).one_or_none():
-            return existing
+        held = session.get(Launch, launch.id, with_for_update=True)
+        if held is None or held.lease != launch.lease:
+            raise errors.LeaseLost
+        for existing in session.scalars(_open(launch.id)):
+            if existing.hedge == hedge:
+                return existing
+        budgets.affordable([offer], budgets.limits(session, held, _most(service, launch)), now, launch.deadline_at)
         order = Order(
             id=crypto.new_id(16),
             launch_id=launch.id,
@@ -41,16 +82,22 @@ def open_order(service: Service, launch: Launch, offer: base.Offer) -> Order:
             connection_id=launch.connection_id,
             offer=_plain(offer),
             until=launch.deadline_at,
-            promised=price(offer, service.now(), launch.deadline_at),
-            created_at=service.now(),
+            hedge=hedge,
+            promised=budgets.promised(offer, now, launch.deadline_at) or Decimal(0),
+            created_at=now,
         )
         session.add(order)
         return order
 
 
+def _most(service: Service, launch: Launch) -> Decimal | None:
+    return backends.named(service, launch.backend).setting.max_price
+
+
 def buy(service: Service, launch: Launch, order: Order, account: backends.Account) -> base.Instance:
     """Ask the cloud for this order. Repeatable: the same order yields the same instance. Raises ProviderError."""
-    _note(service, order, asked_at=service.now())
+    now = service.now()
+    _note(service, order, asked_at=now, first_asked_at=order.first_asked_at or now)
     wanted = base.Order(
         id=order.id,
         offer=_offer(order.offer),
@@ -62,10 +109,10 @@ def buy(service: Service, launch: Launch, order: Order, account: backends.Accoun
     return instance
 
 
-def give_up(service: Service, order: Order) -> None:
-    """From here on it only goes one way: its agent is refused, and `end` gives it back."""
+def give_up(service: Service, order: Order, *, refused: str = "") -> None:
+    """From here on it only goes one way: its agent is refused, and `end` gives it back. `refused`: why it was not sold."""
     if order.closing_at is None:
-        _note(service, order, closing_at=service.now())
+        _note(service, order, closing_at=service.now(), refused=refused)
 
 
 def end(service: Service, order: Order) -> bool:
@@ -107,20 +154,17 @@ def believable(service: Service, order: Order, gone: base.Instance | None) -> bo
 
 def _close(service: Service, order: Order) -> None:
     now = service.now()
-    began = order.asked_at or now
-    _note(
-        service, order, closed_at=now, settled=price(_offer(order.offer), began, now) if order.asked_at else Decimal(0)
-    )
+    _note(service, order, closed_at=now, settled=budgets.settled(offered(order), order.first_asked_at, now))
 
 
-def price(offer: base.Offer, start: dt.datetime, end: dt.datetime) -> Decimal:
-    """What this costs from start to end; nothing is promised for a price nobody knows."""
-    hours = Decimal(max(0.0, (end - start).total_seconds())) / 3600
-    return ((offer.price_per_hour or Decimal(0)) * hours).quantize(Decimal("0.000001"))
+def offered(order: Order) -> base.Offer:
+    """What was ordered."""
+    return _offer(order.offer)
 
 
 def _open(launch_id: str) -> sa.Select[Order]:
-    return sa.select(Order).where(Order.launch_id == launch_id, Order.closed_at.is_(None))
+    open_ = Order.launch_id == launch_id, Order.closed_at.is_(None)
+    return sa.select(Order).where(*open_).order_by(Order.created_at, Order.hedge)
 
 
 def _note(service: Service, order: Order, **values: Any) -> None:

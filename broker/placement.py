@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 import sqlalchemy as sa
 
-from broker import admission, backends, connections, errors, resources
+from broker import admission, backends, budgets, connections, errors, orders, readiness, resources
 from broker.models import Launch
 from broker.people import Person
 from broker.service import Service
@@ -54,17 +54,42 @@ def choose(service: Service, person: Person, name: str | None) -> backends.Backe
     raise errors.NoBackend(reasons[0] if reasons else None)
 
 
-def next_offer(launch: Launch, account: backends.Account, tried: Collection[str]) -> base.Offer:
-    """The first offer whose id is not among those tried. Asks the cloud; raises NoOfferLeft, ProviderError."""
+def next_offer(service: Service, launch: Launch, account: backends.Account) -> base.Offer:
+    """The best offer that was not tried, in the order that the launch prefers, and that its budget covers.
+
+    Asks the cloud; raises NoOfferLeft, BudgetExceeded, ProviderError.
+    """
     wanted = base.Resources(
         cpu=launch.cpu, memory_mb=launch.memory_mb, disk_gb=launch.disk_gb, gpu=launch.gpu, hours=launch.hours
     )
-    for offer in account.offers(wanted):
-        if offer.id not in tried:
-            return offer
+    tried = orders.tried(service, launch)
+    found = account.offers(wanted)
+    fresh = [offer for offer in found if offer.id not in tried and (launch.spot or not offer.risk)]
+    limits, now = orders.limits(service, launch), service.now()
+    if offers := budgets.affordable(ranked(service, launch, fresh), limits, now, launch.deadline_at):
+        return offers[0]
+    if found and not fresh and not tried:
+        raise errors.NoOfferLeft(
+            "Only machines that may be taken away are offered there. Allow them, or choose another place."
+        )
     if not tried and (much := resources.shown(wanted)):
         raise errors.NoOfferLeft(f"Nothing there has {much}. Ask for less, or choose another place.")
     raise errors.NoOfferLeft(launch.message or None)
+
+
+def ranked(service: Service, launch: Launch, offers: Sequence[base.Offer]) -> list[base.Offer]:
+    """The cheapest first, or the soonest ready where the launch prefers that; unknown last; else as the provider gave them,
+    so that the zones of one kind of machine follow each other."""
+    usual = readiness.of_launch(service, launch) if launch.prefer == "ready" else None
+
+    def measure(offer: base.Offer) -> Decimal | float | None:
+        return usual.seconds(offer) if usual else offer.price_per_hour
+
+    def place(offer: base.Offer) -> tuple[bool, Decimal | float]:
+        known = measure(offer)
+        return known is None, known or 0
+
+    return sorted(offers, key=place)
 
 
 def _place(service: Service, person: Person, backend: backends.Backend) -> Place:

@@ -15,6 +15,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -205,6 +206,9 @@ class BackendSetting(Policy):
     """Its own `max_hours`. Empty: the broker's."""
     max_sessions: int | None = Field(None, ge=0)
     """How many sessions run there at once; further ones wait for a seat. 0 lets nothing new in."""
+    max_price: Decimal | None = Field(None, ge=0)
+    """The most that one launch there may cost in all, in the currency of its prices; what has no known price is then not
+    started. Empty: any price."""
     resources: ResourceSetting = ResourceSetting()
     """What a session gets where nobody asks for more or less."""
     most: ResourceSetting = ResourceSetting()
@@ -317,8 +321,10 @@ class Settings(BaseSettings):
     """How often the table is searched for launches that are due; a lost message costs this much."""
     sweep_seconds: float = 60
     """How often the reaper compares what the clouds list with what the table wants."""
-    attempts: int = 3
-    """How many offers one launch may try."""
+    attempts: int = 6
+    """How many offers one launch may try at one backend; each zone of one kind of machine is an offer."""
+    hedge_seconds: float = 180
+    """When a hedged launch orders its second machine, where neither our own history nor the provider says what is usual."""
 
     git_seconds: float = 60
     """Limit for one look-up of a reference."""

@@ -5,11 +5,24 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
-from broker import backends, connections, crypto, errors, people, repo_access, repos, resources, settings
+from broker import (
+    backends,
+    budgets,
+    connections,
+    crypto,
+    errors,
+    people,
+    placement,
+    policy,
+    repo_access,
+    repos,
+    resources,
+    settings,
+)
 from broker.models import Consent, Launch, Phase, State
 from broker.repos import errors as repo_errors
 from broker.service import Service
@@ -30,6 +43,16 @@ class Wish:
     memory_mb: int | None = None
     disk_gb: int | None = None
     gpu: int | None = None
+    budget: str | None = None
+    """The most that it may cost, as `budgets.read` takes it."""
+    prefer: Literal["price", "ready"] = "price"
+    """What offers are ordered by."""
+    spot: bool = False
+    """Machines that the cloud may take away are fine."""
+    hedge: bool = False
+    """Order a second machine where the first takes longer than usual; whichever is ready first stays."""
+    elsewhere: Sequence[str] = ()
+    """Other backends to go on to, in this order, where the chosen one has nothing."""
     consent: str | bool = False
     """True, or the commit agreed to. Needed where the session runs as the person."""
     launch_id: str | None = None
@@ -100,6 +123,37 @@ def needed(
     return replace(chosen, hours=min(hours, longest)), notes
 
 
+def others(
+    service: Service,
+    person: people.Person,
+    wish: Wish,
+    found: repos.Resolved,
+    chosen: backends.Backend,
+    has: base.Resources,
+) -> list[backends.Backend]:
+    """The other places that this wish names, each once. Raises BadField where one of them could not run it."""
+    names = [name for name in dict.fromkeys(wish.elsewhere) if name != chosen.name]
+    return [_other(service, person, wish, found, name, has) for name in names]
+
+
+def _other(
+    service: Service, person: people.Person, wish: Wish, found: repos.Resolved, name: str, has: base.Resources
+) -> backends.Backend:
+    """What holds for the chosen place holds for every other as well, and is asked before the launch may go there by itself."""
+    try:
+        other = placement.choose(service, person, name)
+        other.require_recent_sign_in(service, person)
+        policy.check(service, found, other)
+        require_consent(service, person, wish, found, other)
+        resources.within(has, _most(person, other), resources.Asked(required=has, file="This launch"))
+    except (errors.ConsentNeeded, errors.SignInAgain):
+        raise
+    except errors.BrokerError as refusal:
+        title = next((each.title for each in backends.offered(service) if each.name == name), name[:40])
+        raise errors.BadField("elsewhere", f"“{title}” cannot be gone on to: {refusal}") from None
+    return other
+
+
 def _most(person: people.Person, backend: backends.Backend) -> base.Resources:
     """The backend's limits. A visitor's repository does not choose how much of the operator's computer it gets."""
     limits, default = backend.setting.most.model_dump(), backend.setting.resources.model_dump()
@@ -130,18 +184,21 @@ def row(
     found: repos.Resolved,
     backend: backends.Backend,
     has: base.Resources,
+    others: Sequence[backends.Backend] = (),
 ) -> Launch:
-    """The launch this wish makes, not yet written."""
+    """The launch this wish makes, not yet written. Raises BadField where its budget cannot be read."""
     now, chosen = service.now(), service.settings
     hours = has.hours or chosen.max_hours
     connection = connections.for_backend(service, person, backend)
     path = wish.path if wish.path is not None else _asked_to_open(found)
+    budget = _budget(wish)
+    money = _money(wish, budget, others)
     return Launch(
         id=wish.launch_id or crypto.new_id(12),
         person=person.id,
         # Two of nobody's may have no name in common: the second would be given the first one's session.
         name=wish.name or f"{found.slug[:40]}-{wish.launch_id or crypto.new_id(6)}",
-        fingerprint=_fingerprint(found.repo_url, found.commit, path, backend.name, asdict(has)),
+        fingerprint=_fingerprint(found.repo_url, found.commit, path, backend.name, asdict(has), *money),
         spec=found.spec_string,
         repo_url=found.repo_url,
         web_url=found.web_url,
@@ -158,6 +215,12 @@ def row(
         memory_mb=has.memory_mb,
         disk_gb=has.disk_gb,
         gpu=has.gpu,
+        budget=budget.amount if budget else None,
+        currency=budget.currency if budget else "USD",
+        prefer=wish.prefer,
+        spot=wish.spot,
+        hedged=wish.hedge,
+        elsewhere=[other.name for other in others],
         idle_minutes=backend.setting.idle_minutes or chosen.idle_minutes,
         asked_from=wish.asked_from,
         request=dict(wish.request),
@@ -175,6 +238,19 @@ def row(
         due_at=now,
         events=0,
     )
+
+
+def _budget(wish: Wish) -> budgets.Budget | None:
+    try:
+        return budgets.read(wish.budget) if wish.budget is not None else None
+    except errors.BadRequest as wrong:
+        raise errors.BadField("budget", str(wrong)) from None
+
+
+def _money(wish: Wish, budget: budgets.Budget | None, others: Sequence[backends.Backend]) -> list[object]:
+    """What the fingerprint has of it. Nothing where nothing was said, so that what ran before there was this reconnects."""
+    said = (str(budget or ""), wish.prefer, wish.spot, wish.hedge, [other.name for other in others])
+    return [] if said == ("", "price", False, False, []) else list(said)
 
 
 def _asked_to_open(found: repos.Resolved) -> str:

@@ -157,6 +157,18 @@ def launch(
     memory: Annotated[str | None, typer.Option(help="Memory it needs, like 4G or 512M.")] = None,
     disk: Annotated[str | None, typer.Option(help="Disk it needs, like 20G.")] = None,
     gpu: Annotated[int | None, typer.Option(help="GPUs it needs.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="SUM", help="The most it may cost: 2.50, or 500 SU for service units.")
+    ] = None,
+    prefer: Annotated[str | None, typer.Option(help="What to try first: price, or ready for the soonest.")] = None,
+    spot: Annotated[bool, typer.Option("--spot", help="Take machines that the cloud may take away again.")] = False,
+    hedge: Annotated[
+        bool, typer.Option("--hedge", help="Order a second machine where the first takes longer than usual.")
+    ] = False,
+    or_on: Annotated[
+        list[str] | None,
+        typer.Option(metavar="BACKEND", help="Where else to go on to, where nothing is left. Repeatable."),
+    ] = None,
     hub: Hub = None,
     no_browser: NoBrowser = False,
     as_json: Json = False,
@@ -166,6 +178,13 @@ def launch(
 
     wish = {"repo": repo, "ref": ref, "backend": on, "path": path, "name": name, "consent": True}
     wish |= {"hours": hours, "cpu": cpu, "memory": memory, "disk": disk, "gpu": gpu}
+    wish |= {
+        "budget": budget,
+        "prefer": prefer,
+        "spot": spot or None,
+        "hedge": hedge or None,
+        "elsewhere": or_on or None,
+    }
     with told():
         launching.launch(wish, hub=hub, browser=not no_browser and not as_json, as_json=as_json)
 

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy import exc, orm
 
-from broker import db, errors, events, people, placement, policy, repo_access, repos, wishes
+from broker import budgets, db, errors, events, people, placement, policy, repo_access, repos, wishes
 from broker.launches.rows import locked
 from broker.models import Launch, Phase, State
 from broker.service import Service
@@ -19,7 +19,7 @@ def request(service: Service, person: people.Person, wish: wishes.Wish) -> tuple
 
     The same name with unchanged parameters returns the launch that runs, the same `launch_id` the launch it names.
     Looks the repository up (seconds at most) and buys nothing. Raises RepoError, NoBackend, SpecBanned, RepoQuota,
-    ConsentNeeded, NameTaken, BadRequest.
+    ConsentNeeded, NameTaken, BadRequest, BadField.
     """
     if known := _known(service, person, wish):
         return known, False
@@ -30,7 +30,8 @@ def request(service: Service, person: people.Person, wish: wishes.Wish) -> tuple
     policy.check(service, found, backend)
     wishes.require_consent(service, person, wish, found, backend)
     has, notes = wishes.needed(service, person, wish, found, backend, opener)
-    launch = wishes.row(service, person, wish, found, backend, has)
+    others = wishes.others(service, person, wish, found, backend, has)
+    launch = wishes.row(service, person, wish, found, backend, has, others)
     notes = [*filter(None, (found.note, found.lasting)), *notes]
     try:
         return _write(service, launch, found, notes)
@@ -82,6 +83,11 @@ def _reconnected(running: Launch, asked: Launch) -> Launch:
                 ("the path", running.path, asked.path),
                 ("the place", running.backend, asked.backend),
                 ("the time limit", f"{running.hours:g} h", f"{asked.hours:g} h"),
+                ("the budget", _budget(running), _budget(asked)),
+                ("the order of offers", running.prefer, asked.prefer),
+                ("taking what may be taken away", _yes(running.spot), _yes(asked.spot)),
+                ("a second machine", _yes(running.hedged), _yes(asked.hedged)),
+                ("where else it may go", ", ".join(running.elsewhere), ", ".join(asked.elsewhere)),
             )
             if old != new
         ]
@@ -90,6 +96,14 @@ def _reconnected(running: Launch, asked: Launch) -> Launch:
             "Stop it first, or choose another name."
         )
     return running
+
+
+def _budget(launch: Launch) -> str:
+    return "" if launch.budget is None else budgets.money(launch.budget, launch.currency)
+
+
+def _yes(said: bool) -> str:
+    return "yes" if said else "no"
 
 
 def stop(service: Service, launch_id: str, *, reason: str = "asked", message: str = "Stopped at your wish.") -> None:

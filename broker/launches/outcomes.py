@@ -24,6 +24,7 @@ class Next:
 
 
 def ready(service: Service, launch: Launch) -> Next:
+    """The session runs; its hours begin now."""
     now = service.now()
     deadline = min(launch.deadline_at, now + dt.timedelta(hours=launch.hours))
     times = {"ready_at": now, "deadline_at": deadline, "last_activity_at": now}
@@ -37,6 +38,7 @@ def ready(service: Service, launch: Launch) -> Next:
 
 
 def over(reason: str, message: str) -> Next:
+    """A session that ran ends, for this reason."""
     return Next(state=State.STOPPING, say=message, columns={"reason": reason, "message": message})
 
 

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
-from broker import backends, connections, errors, orders, people, placement, seats, wishes
+from broker import backends, budgets, connections, errors, orders, people, placement, seats, wishes
 from broker.launches import outcomes, waits
 from broker.launches.outcomes import Next
 from broker.models import Launch, Order, Phase, State
@@ -51,14 +51,14 @@ def provision(service: Service, launch: Launch) -> Next:
     account = connections.of_launch(service, launch, base.Purpose.LAUNCH)
     order = orders.current(service, launch)
     if order is None:
-        order = orders.open_order(service, launch, placement.next_offer(launch, account, orders.tried(service, launch)))
+        order = orders.open_order(service, launch, placement.next_offer(service, launch, account))
     if order.closing_at is not None:  # given up by a worker that died before it could say so
         return Next(state=State.STARTING, say="That offer was given up.")
     try:
         orders.buy(service, launch, order, account)
     except (clouds.NoCapacity, clouds.InvalidOrder) as refusal:
-        return _try_another(service, order, str(refusal))
-    return Next(state=State.STARTING, wait=waits.LOOK_SECONDS, say=f"Starting on {order.offer['title']}.")
+        return _try_another(service, order, str(refusal), refused=refusal.reason)
+    return Next(state=State.STARTING, wait=waits.LOOK_SECONDS, say=_starting(order))
 
 
 def await_agent(service: Service, launch: Launch) -> Next:
@@ -118,9 +118,17 @@ STEPS: dict[State, Callable[[Service, Launch], Next]] = {
 # --- within ------------------------------------------------------------------------------------------------------------
 
 
-def _try_another(service: Service, order: Order, why: str) -> Next:
+def _starting(order: Order) -> str:
+    """What it is and may cost."""
+    offer = orders.offered(order)
+    most = f", at most {budgets.money(order.promised, offer.currency)}" if offer.price_per_hour else ""
+    price = f" for {budgets.rate(offer)}{most}" if offer.price_per_hour else ""
+    return f"Starting on {offer.title}{price}."
+
+
+def _try_another(service: Service, order: Order, why: str, *, refused: str = "") -> Next:
     """Give this order up; `await_agent` sees it closed before anything else is bought."""
-    orders.give_up(service, order)
+    orders.give_up(service, order, refused=refused)
     return Next(state=State.STARTING, say=why, columns={"message": why})
 
 

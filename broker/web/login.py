@@ -284,7 +284,7 @@ async def _after(request: Request) -> str:
         return safe_next(asked)
     if request.url.path == "/launch":
         sent = await request.form()
-        return safe_next(views.Filled(**{name: str(sent.get(name, "")) for name in views.Filled.FIELDS}).link())
+        return safe_next(views.Filled.of(sent).link())
     came = urlsplit(request.headers.get("referer", ""))
     if came.netloc.lower() != request.headers.get("host", "").lower():
         return "/"

@@ -51,7 +51,7 @@ ENDED_MOST = 20  # sessions that are over, on the page of sessions
 
 def _typed_in_link(request: Request) -> views.Filled:
     """The fields of a form as the query of its link has them."""
-    return views.Filled(**{name: request.query_params.get(name, "") for name in views.Filled.FIELDS})
+    return views.Filled.of(request.query_params)
 
 
 @router.get("/")
@@ -109,7 +109,8 @@ def form(
         "running": launches.listed(at, person, running=True),
         "problems": problems,
         "field": next(iter(problems), ""),
-        "more": any(filled.typed[name] or name in problems for name in ("name", *filled.SIZES)),
+        "more": any(filled.typed[name] or name in problems for name in ("name", *filled.SIZES, *filled.MONEY)),
+        "elsewhere": filled.elsewhere,
         "link": link,
     }
     headers = link["headers"] if link else None
@@ -135,7 +136,7 @@ def _chosen(places: list[placement.Place], asked: str) -> str:
 async def _typed_in_form(request: Request) -> views.Filled:
     """The fields of a form that was sent."""
     sent = await request.form()
-    return views.Filled(**{name: str(sent.get(name, "")) for name in views.Filled.FIELDS})
+    return views.Filled.of(sent)
 
 
 @router.post("/launch")
@@ -165,6 +166,8 @@ def launch(
 
 def _field(error: Exception) -> str:
     """The field that this is about."""
+    if isinstance(error, errors.BadField):
+        return error.field
     if isinstance(error, errors.NameTaken):
         return "name"
     if isinstance(error, errors.NoBackend | clouds.ProviderError):

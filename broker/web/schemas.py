@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from broker import errors, people, resources, sessions
+from broker import budgets, errors, people, resources, sessions
 from broker.models import Launch, State
 from broker.people import Person
 from broker.service import Service
 
 
-def _amount(read: Callable[[Any], int]) -> BeforeValidator:
+def _amount(read: Callable[[Any], Any]) -> BeforeValidator:
     """`4G` as well as a number."""
 
     def validate(value: Any) -> Any:
@@ -25,8 +25,15 @@ def _amount(read: Callable[[Any], int]) -> BeforeValidator:
     return BeforeValidator(validate, json_schema_input_type=str | float | None)
 
 
+_BUDGET = _amount(lambda value: str(budgets.read(value)))
+
+
 class LaunchRequest(BaseModel):
-    """A wish, as JSON. `memory` is `4G`, `512M` or a number of megabytes; `disk` is `20G` or a number of gigabytes."""
+    """A wish, as JSON. `memory` is `4G`, `512M` or a number of megabytes; `disk` is `20G` or a number of gigabytes.
+
+    `budget` is the most that it may cost: `2.50`, or `500 SU`. `elsewhere` are backends to go on to where the chosen one has
+    nothing; `hedge` orders a second machine where the first takes longer than usual.
+    """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -40,6 +47,11 @@ class LaunchRequest(BaseModel):
     memory_mb: Annotated[int | None, _amount(resources.megabytes)] = Field(None, alias="memory")
     disk_gb: Annotated[int | None, _amount(resources.gigabytes)] = Field(None, alias="disk")
     gpu: int | None = Field(None, ge=0, le=1000)
+    budget: Annotated[str | None, _BUDGET] = Field(None, max_length=20)
+    prefer: Literal["price", "ready"] = "price"
+    spot: bool = False
+    hedge: bool = False
+    elsewhere: list[Annotated[str, Field(max_length=64)]] = Field(default_factory=list, max_length=16)
     consent: bool | str = False
 
 
@@ -77,6 +89,12 @@ def launch_json(service: Service, person: Person, launch: Launch) -> dict[str, A
         "memory_mb": launch.memory_mb,
         "disk_gb": launch.disk_gb,
         "gpu": launch.gpu,
+        "budget": None if launch.budget is None else str(launch.budget.normalize()),
+        "currency": launch.currency,
+        "prefer": launch.prefer,
+        "spot": launch.spot,
+        "hedge": launch.hedged,
+        "elsewhere": launch.elsewhere,
         "image": launch.image,
         "idle_minutes": launch.idle_minutes,
         "reason": launch.reason,

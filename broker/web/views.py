@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import pydantic
+from starlette.datastructures import ImmutableMultiDict
 
 from broker import backends, errors, events, placement, repos, wishes
 from broker.models import Launch, Phase, State
@@ -45,23 +46,39 @@ SOME_ADVICE = "The log below shows how far it came. Everything you typed is kept
 class Filled:
     """What somebody typed, kept whatever happens."""
 
-    FIELDS = ("repo", "ref", "path", "backend", "name", "backends", "cpu", "memory", "disk", "gpu", "hours")
+    FIELDS = ("repo", "ref", "path", "backend", "name", "backends", "cpu", "memory", "disk", "gpu", "hours",
+              "budget", "prefer", "spot", "hedge", "elsewhere")  # fmt: skip
     SIZES = ("cpu", "memory", "disk", "gpu", "hours")
+    MONEY = ("budget", "prefer", "spot", "hedge", "elsewhere")
 
     def __init__(self, **typed: str) -> None:
         self.typed = {name: typed.get(name, "").strip() for name in self.FIELDS}
 
+    @classmethod
+    def of(cls, sent: ImmutableMultiDict[str, Any]) -> Filled:
+        """The fields of a form or of a link; the boxes of one name that are ticked, with commas."""
+        typed = {name: str(sent.get(name, "")) for name in cls.FIELDS}
+        return cls(**{**typed, "elsewhere": ",".join(map(str, sent.getlist("elsewhere")))})
+
     @property
     def backends(self) -> list[str]:
         """The places that a link limits the choice to; none for all."""
-        return [name for part in self.typed["backends"].split(",") if (name := part.strip())]
+        return _names(self.typed["backends"])
+
+    @property
+    def elsewhere(self) -> list[str]:
+        """The places to go on to."""
+        return _names(self.typed["elsewhere"])
 
     def wish(self, consent: str = "") -> wishes.Wish:
         """The same as a wish, checked as one of the JSON interface; what was left empty is not asked for.
 
         Raises pydantic.ValidationError, with the name of the field.
         """
-        given = {name: value for name, value in self.typed.items() if name != "backends" and (value or name == "repo")}
+        given: dict[str, Any] = {
+            name: value for name, value in self.typed.items() if name != "backends" and (value or name == "repo")
+        }
+        given["elsewhere"] = self.elsewhere
         asked = schemas.LaunchRequest.model_validate({**given, "consent": consent or False})
         # A form agrees to one commit, the one it showed; never to whatever comes.
         return wishes.Wish(**asked.model_dump(exclude={"consent"}), consent=consent, asked_from="page")
@@ -80,6 +97,10 @@ class Filled:
         return "/?" + urlencode({name: value for name, value in self.typed.items() if value})
 
 
+def _names(listed: str) -> list[str]:
+    return [name for part in listed.split(",") if (name := part.strip())]
+
+
 UNUSABLE = {
     "name": "A name has letters, digits, dots and hyphens, at most 63, and begins with a letter or digit.",
     "cpu": "This is no number of processors. Write it like 2 or 0.5.",
@@ -87,6 +108,11 @@ UNUSABLE = {
     "disk": "This is no amount of disk space. Write it like 20G.",
     "gpu": "This is no number of GPUs. Write 0, 1 or more.",
     "hours": "This is no number of hours. Write one above 0, and at most 720.",
+    "budget": "This is no budget. Write it like 2.50, or like 500 SU where service units are counted.",
+    "prefer": "Offers are tried by price, or by how soon they are usually ready. Choose one of the two.",
+    "spot": "Tick the box, or leave it.",
+    "hedge": "Tick the box, or leave it.",
+    "elsewhere": "These are too many places. Choose fewer.",
 }
 
 
@@ -114,6 +140,11 @@ def again(found: Launch) -> str:
         path=found.path,
         backend=found.backend,
         name="" if OWN_NAME.fullmatch(found.name) else found.name,
+        budget="" if found.budget is None else f"{found.budget.normalize():f} {found.currency}",
+        prefer=found.prefer if found.prefer != "price" else "",
+        spot="true" if found.spot else "",
+        hedge="true" if found.hedged else "",
+        elsewhere=",".join(found.elsewhere),
     ).link()
 
 

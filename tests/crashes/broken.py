@@ -60,6 +60,26 @@ def early_belief() -> None:
     FakeProvider.__init__ = init  # type: ignore[method-assign]
 
 
+def no_settlement() -> None:
+    """An order is closed, and what was promised for it stays promised for ever."""
+    from broker import orders
+
+    inner = orders._note
+
+    def note(service: Any, order: Any, **values: Any) -> None:
+        values.pop("settled", None)
+        inner(service, order, **values)
+
+    orders._note = note
+
+
+def no_limit() -> None:
+    """What an order may cost is promised, whatever the budget."""
+    from broker import budgets
+
+    budgets.affordable = lambda offers, limits, start, end: list(offers)
+
+
 def early_erasure() -> None:
     """The secret of a disconnected account is erased although a machine that runs there needs it to be ended."""
     import sqlalchemy as sa
@@ -83,4 +103,6 @@ BREAKAGES: dict[str, Callable[[], None]] = {
     "no teardown": no_teardown,
     "early belief": early_belief,
     "early erasure": early_erasure,
+    "no settlement": no_settlement,
+    "no limit": no_limit,
 }

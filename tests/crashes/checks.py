@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ TROUBLE = re.compile(r"task_failed|step_failed|unexpected|unhealthy|Traceback|Ex
 class Evidence:
     """Everything that is left to look at when all is over."""
 
-    attempts: int = 3
+    attempts: int = 6
     launches: list[dict[str, Any]] = field(default_factory=list)
     orders: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -55,7 +56,7 @@ class Evidence:
 
 def violations(found: Evidence) -> list[str]:
     """A sentence for each thing that must not be; none when all is well."""
-    return [*_of_launches(found), *_of_orders(found), *_of_the_bill(found), *_of_the_rest(found)]
+    return [*_of_launches(found), *_of_orders(found), *_of_money(found), *_of_the_bill(found), *_of_the_rest(found)]
 
 
 # --- launches -------------------------------------------------------------------------------------------------------
@@ -133,8 +134,6 @@ def _of_orders(found: Evidence) -> Iterator[str]:
     for order in found.orders:
         if order["closed_at"] is None:
             yield f"order {order['id']} is still open"
-        elif order["settled"] is None:
-            yield f"order {order['id']} is closed and not settled"
         if order["asked_at"] and order["closing_at"] and order["asked_at"] > order["closing_at"]:
             yield f"order {order['id']} was asked for after it had been given up"
 
@@ -143,6 +142,55 @@ def _overlap(spans: list[tuple[str, str | None]]) -> bool:
     """Whether one begins before the one before it has ended; None is never."""
     ordered = sorted(spans, key=lambda span: instant(span[0]) or 0)
     return any(one[1] is None or (instant(one[1]) or 0) > (instant(next_[0]) or 0) for one, next_ in pairwise(ordered))
+
+
+# --- money ----------------------------------------------------------------------------------------------------------
+
+
+def _of_money(found: Evidence) -> Iterator[str]:
+    """Sums are in millionths, as the table has them."""
+    for order in found.orders:
+        yield from (f"order {order['id']}: {fault}" for fault in _wrong_sum(order))
+    for launch in found.launches:
+        orders = [order for order in found.orders if order["launch_id"] == launch["id"]]
+        for order in orders if launch["budget"] is not None else ():
+            if (taken := _taken(orders, order)) > launch["budget"]:
+                yield f"launch {launch['id']}: with order {order['id']} it took {taken}, though its budget is {launch['budget']}"
+
+
+def _taken(orders: list[dict[str, Any]], last: dict[str, Any]) -> int:
+    """What was promised and settled when this one was written, itself included."""
+    before = [order for order in orders if order["created_at"] < last["created_at"]]
+    open_ = [order for order in before if (order["closed_at"] or "9") > last["created_at"]]
+    closed = [order for order in before if order not in open_]
+    return sum(order["promised"] for order in (*open_, last)) + sum(order["settled"] or 0 for order in closed)
+
+
+def _wrong_sum(order: dict[str, Any]) -> Iterator[str]:
+    price = _price(order)
+    if price is None or order["closed_at"] is None:
+        return
+    asked, closed = instant(order["first_asked_at"]), instant(order["closed_at"])
+    if order["settled"] is None:
+        yield f"{order['promised']} was promised and never settled"
+        return
+    billed = 0 if asked is None or closed is None else price * (closed - asked)
+    if abs(order["settled"] - billed) > 2:
+        yield f"{order['settled']} was settled, though {billed:.0f} can have been billed"
+    if order["settled"] > order["promised"] + _over_time(order):
+        yield f"{order['settled']} was settled, though {order['promised']} was promised"
+
+
+def _over_time(order: dict[str, Any]) -> float:
+    """What it may have cost after its deadline: a cloud that cannot be asked, or is slow to end things, bills all the same."""
+    late = (instant(order["closed_at"]) or 0) - (instant(order["until"]) or 0)
+    return max(0, late) * (_price(order) or 0) + 1
+
+
+def _price(order: dict[str, Any]) -> float | None:
+    """Millionths a second; None where nobody knows it."""
+    known = json.loads(order["offer"])["price_per_hour"]
+    return None if known is None else float(known) * 1e6 / 3600
 
 
 # --- what was bought ------------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ class Wish:
     name: str
     stop_at: float | None = None
     hours: float = 1
+    money: Mapping[str, Any] = field(default_factory=dict)
+    """What it says of its budget and of how to be placed, in the words of the JSON interface."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,6 +67,17 @@ SCHEDULES = {
             patience=6,
         ),
     ),
+    "no settlement": (
+        Plan(seed="settled after a plain stop"),
+        Plan(seed="settled after a refusal", faults=(Fault(call="provision", name="no_capacity"),)),
+    ),
+    "no limit": (
+        # The first machine costs what the budget has, or nearly: when it never reports, the next is too dear.
+        Plan(
+            seed="a budget for one machine",
+            wishes=(Wish(at=0, name="a", money={"budget": "0.0001"}),),
+        ),
+    ),
 }
 SYMPTOMS = {
     "no idempotency key": "bought 2 machines",
@@ -74,6 +85,8 @@ SYMPTOMS = {
     "no teardown": "was there when its launch was stopped|is still open",
     "early belief": "was there when its launch was stopped",
     "early erasure": "is still open",
+    "no settlement": "was promised and never settled",
+    "no limit": "its budget is",
 }
 CASES = [(broken, plan) for broken, plans in SCHEDULES.items() for plan in plans]
 

@@ -10,8 +10,14 @@ from collections import deque
 from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 from providers import base
+
+
+def offer(name: str, price: str | None = "0.50", **more: Any) -> base.Offer:
+    """One line of the menu."""
+    return base.Offer(id=name, title=name, price_per_hour=None if price is None else Decimal(price), **more)
 
 
 class DeskCloud(base.Provider):
@@ -28,7 +34,8 @@ class DeskCloud(base.Provider):
         self.asked: list[base.Resources] = []
         self.refusals: dict[str, deque[Exception]] = {}
         self.lost: dict[str, deque[Exception]] = {}
-        self.menu = ["small", "large"]
+        self.menu: list[str | base.Offer] = ["small", "large"]
+        """What it offers; a name alone costs half a dollar an hour."""
         self.clings = 0
         """How many looks a terminated instance stays listed."""
         self.expires_at = None
@@ -48,7 +55,7 @@ class DeskCloud(base.Provider):
     def offers(self, credential: base.Credential, resources: base.Resources) -> list[base.Offer]:
         self._called("offers")
         self.asked.append(resources)
-        return [base.Offer(id=name, title=name, price_per_hour=Decimal("0.50")) for name in self.menu]
+        return [each if isinstance(each, base.Offer) else offer(each) for each in self.menu]
 
     def provision(self, credential: base.Credential, order: base.Order) -> base.Instance:
         self._called("provision")

@@ -21,6 +21,8 @@ def upgrade() -> None:
         table.add_column(sa.Column("elsewhere", sa.JSON(), nullable=False, server_default="[]"))
     with op.batch_alter_table("orders") as table:
         table.add_column(sa.Column("hedge", sa.Boolean(), nullable=False, server_default=sa.false()))
+        table.add_column(sa.Column("first_asked_at", db.UTC(timezone=True), nullable=True))
+        table.add_column(sa.Column("refused", sa.String(length=16), nullable=False, server_default=""))
         table.add_column(sa.Column("running_at", db.UTC(timezone=True), nullable=True))
         table.add_column(sa.Column("dead_man", sa.LargeBinary(), nullable=True))
         table.drop_index("uq_orders_open")
