@@ -4,14 +4,35 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from providers.errors import InvalidOrder
 
 FILE = Path(__file__).with_name("clouds.toml")
+WORDS = ("title", "auth_url", "region", "credentials_page", "image", "network", "architecture")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """What some of a cloud's flavors cost, by whose word."""
+
+    flavor: str
+    """Regular expression of their names."""
+    per_vcpu: Decimal | None = None
+    per_hour: Decimal | None = None
+    currency: str = "USD"
+    gpu: int | None = None
+    source: str = ""
+    as_of: str = ""
+
+    def price(self, cpus: int) -> Decimal | None:
+        """Of one machine for one hour; None where only its other traits are known."""
+        return self.per_hour if self.per_vcpu is None else self.per_vcpu * cpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +45,13 @@ class Cloud:
     region: str = ""
     credentials_page: str = ""
     notes: tuple[str, ...] = ()
+    image: str = ""
+    """Regular expression of its stock images' names."""
+    network: str = ""
+    """Name of the network that machines are to use."""
+    config_drive: bool = False
+    architecture: str = ""
+    rates: tuple[Rate, ...] = ()
 
     @property
     def encrypted(self) -> bool:
@@ -45,20 +73,25 @@ def chosen(configuration: Mapping[str, str]) -> Cloud:
     if name and name not in known:
         raise InvalidOrder(f"There is no OpenStack cloud called “{name}” here. There are: {', '.join(known)}.")
     found = known[name] if name else Cloud(auth_url=_address(address))
-    return Cloud(
-        auth_url=found.auth_url,
-        title=found.title,
+    drive = configuration.get("config_drive", "")
+    return replace(
+        found,
         region=configuration.get("region") or found.region,
         credentials_page=configuration.get("credentials_page") or found.credentials_page,
-        notes=found.notes,
+        config_drive=drive == "yes" if drive else found.config_drive,
     )
 
 
-def _read(told: Mapping[str, object]) -> Cloud:
-    words = {name: str(told[name]) for name in ("title", "auth_url", "region", "credentials_page")}
-    notes = told["notes"]
-    assert isinstance(notes, list)  # noqa: S101 -- our own file
-    return Cloud(**words, notes=tuple(notes))
+def _read(told: Mapping[str, Any]) -> Cloud:
+    words = {name: told[name] for name in WORDS}
+    rates = tuple(_rate(each) for each in told.get("rates", ()))
+    return Cloud(**words, config_drive=told["config_drive"], notes=tuple(told["notes"]), rates=rates)
+
+
+def _rate(told: Mapping[str, Any]) -> Rate:
+    prices = {name: Decimal(told[name]) for name in ("per_vcpu", "per_hour") if name in told}
+    rest = {name: told[name] for name in ("flavor", "currency", "gpu", "source") if name in told}
+    return Rate(**prices, **rest, as_of=told["as_of"].isoformat())
 
 
 def _address(typed: str) -> str:

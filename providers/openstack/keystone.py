@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import requests
 from keystoneauth1 import access, exceptions
@@ -25,6 +25,8 @@ from providers.errors import BadCredential, ProviderUnavailable
 from providers.openstack.clouds import Cloud
 
 REQUEST_SECONDS = 9  # to connect, and again to answer; two requests stay below base.CALL_SECONDS
+JSON_PATCH = "application/openstack-images-v2.1-json-patch"  # Glance's own; nothing else is patched
+Query = Mapping[str, str | list[str]]
 DESCRIBED = re.compile(r'error_description="([^"]{1,200})"')
 
 UNKNOWN = (
@@ -125,12 +127,39 @@ class Cloudy:
 
     def get(self, url: str, token: str, seconds: float = REQUEST_SECONDS) -> requests.Response:
         """The answer, whatever it is, but for what says that nobody is there. Raises ProviderUnavailable."""
-        headers = {"X-Auth-Token": token, "Accept": "application/json"}
-        with self._answers():
-            found = self.session.get(url, headers=headers, authenticated=False, raise_exc=False, timeout=seconds)
+        found = self.ask("GET", url, token, seconds=seconds)
         if found.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR or found.status_code == HTTPStatus.TOO_MANY_REQUESTS:
             raise _unavailable(f"it answers {found.status_code}")
         return found
+
+    def ask(
+        self,
+        method: str,
+        url: str,
+        token: str,
+        *,
+        body: Any = None,
+        query: Query | None = None,
+        seconds: float = REQUEST_SECONDS,
+    ) -> requests.Response:
+        """Whatever is answered. Raises ProviderUnavailable where nobody answers. Nothing is logged: bodies carry secrets."""
+        headers = {"X-Auth-Token": token, "Accept": "application/json"}
+        told: dict[str, Any] = {}
+        if body is not None:
+            headers["Content-Type"] = JSON_PATCH if method == "PATCH" else "application/json"
+            told = {"data": json.dumps(body)}
+        with self._answers():
+            return self.session.request(
+                url,
+                method,
+                headers=headers,
+                params=dict(query or {}),
+                authenticated=False,
+                raise_exc=False,
+                timeout=seconds,
+                log=False,
+                **told,
+            )
 
     @contextlib.contextmanager
     def _answers(self) -> Iterator[None]:

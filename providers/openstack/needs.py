@@ -17,6 +17,7 @@ WORDS = re.compile(r"{[^}]*}|\*\*|\*|[^{}*]+")
 BOTH = (Purpose.LAUNCH, Purpose.REAP)
 LAUNCH = (Purpose.LAUNCH,)
 
+VERSIONED = re.compile(r"/v\d")
 USUAL = {"compute": "/v2.1", "image": "/v2", "network": "/v2.0", "identity": "/v3"}
 """What the paths of a service begin with in most clouds. Some put more before it; `check` shows where."""
 
@@ -53,16 +54,33 @@ OWN_END = Need(
 NEEDS = (
     Need(service="compute", method="GET", path="/servers/detail", why="to find what was started here", purposes=BOTH,
          query="?limit=1"),
-    Need(service="compute", method="GET", path="/servers/{server_id}", why="to see how a machine is", purposes=BOTH),
     Need(service="compute", method="GET", path="/flavors/detail", why="to know the sizes of machines", purposes=LAUNCH,
          query="?limit=1"),
     Need(service="compute", method="GET", path="/limits", why="to know what is left of the quota", purposes=LAUNCH),
-    Need(service="image", method="GET", path="/images", why="to choose what a machine starts from", purposes=LAUNCH,
-         query="?limit=1"),
+    Need(service="image", method="GET", path="/images", why="to choose what a machine starts from, and to find claims",
+         purposes=BOTH, query="?limit=1"),
+    Need(service="image", method="GET", path="/images/{image_id}", why="to see whose claim it is", purposes=LAUNCH),
     Need(service="network", method="GET", path="/networks", why="to choose the network it is on", purposes=LAUNCH,
          query="?limit=1"),
+    Need(service="network", method="GET", path="/security-groups", why="to find the firewalls that were made here",
+         purposes=BOTH, query="?limit=1"),
+    Need(service="network", method="GET", path="/ports", why="to find a machine's network card", purposes=BOTH,
+         query="?limit=1"),
+    Need(service="image", method="POST", path="/images", why="to claim an order, so that none is bought twice",
+         purposes=LAUNCH),
+    Need(service="image", method="PATCH", path="/images/{image_id}", why="to say that nothing came of a claim",
+         purposes=LAUNCH),
+    Need(service="network", method="POST", path="/security-groups", why="to make a firewall that lets nothing in",
+         purposes=LAUNCH),
     Need(service="compute", method="POST", path="/servers", why="to start a machine", purposes=LAUNCH),
+    Need(service="compute", method="POST", path="/servers/{server_id}/action", why="to read the console of a machine",
+         purposes=BOTH),
     Need(service="compute", method="DELETE", path="/servers/{server_id}", why="to delete a machine", purposes=BOTH),
+    Need(service="network", method="PUT", path="/ports/{port_id}", why="to take the firewall off before it is deleted",
+         purposes=BOTH),
+    Need(service="network", method="DELETE", path="/security-groups/{security_group_id}", why="to delete the firewall",
+         purposes=BOTH),
+    Need(service="image", method="DELETE", path="/images/{image_id}", why="to give a claim back", purposes=BOTH),
 )  # fmt: skip
 
 

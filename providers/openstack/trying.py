@@ -6,8 +6,6 @@ access rules that the token names say when it is certainly not allowed.
 
 from __future__ import annotations
 
-import json
-import re
 import time
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
@@ -18,14 +16,13 @@ from keystoneauth1 import access
 
 from providers import base
 from providers.errors import BadCredential, ProviderUnavailable
-from providers.openstack import keystone, needs
+from providers.openstack import keystone, needs, refusals, services
 from providers.openstack.keystone import Cloudy
 from providers.openstack.needs import Need
 
 SECONDS_EACH = 8
 LEAST_SECONDS = 1
 MARGIN = SECONDS_EACH + 2  # an answer that trickles in takes as long again as its time to connect
-VERSIONED = re.compile(r"/v\d")
 
 Rules = list[Mapping[str, str]] | None
 
@@ -57,7 +54,7 @@ def _own_end(
         purpose=purpose,
         why="to see when it ends; otherwise only the end of each token, or the date that you typed, is relied on",
         works=True if allowed else None,
-        fix="" if allowed else _add(rule),
+        fix="" if allowed else refusals.add(rule),
     )
 
 
@@ -67,7 +64,7 @@ def _each(
     for need in needs.NEEDS:
         if purpose not in need.purposes:
             continue
-        address = endpoint(cloudy, known, need.service)
+        address = services.endpoint(cloudy, known, need.service)
         if address is None:
             if need.service == "compute":
                 yield _missing_service(cloudy, need, purpose)
@@ -84,7 +81,7 @@ def _try(
     if cloudy.cloud.encrypted and not address.startswith("https://"):
         return False, f"The cloud offers its service “{need.service}” without encryption. Tell its operators."
     if rules is not None and not needs.allows(rules, rule):
-        return False, _add(rule)
+        return False, refusals.add(rule)
     if need.method != "GET":
         return None, _only_looks(known)
     if "{" in need.path:
@@ -113,29 +110,15 @@ def _heard(answer: requests.Response, need: Need, rules: Rules, known: access.Ac
     return None, f"The cloud answers {answer.status_code}, which says neither yes nor no."
 
 
-def endpoint(cloudy: Cloudy, known: access.AccessInfoV3, service: str) -> str | None:
-    """Where this service is in the cloud's own catalogue, with its version; None where there is none in the region."""
-    region = cloudy.cloud.region or None
-    found = known.service_catalog.get_urls(service_type=service, interface="public", region_name=region)
-    if not found:
-        return None
-    address = str(found[0]).rstrip("/")
-    return address if VERSIONED.search(urlsplit(address).path) else address + needs.USUAL[service]
-
-
 def _missing_service(cloudy: Cloudy, need: Need, purpose: base.Purpose) -> base.Permission:
-    where = f" in the region {cloudy.cloud.region}" if cloudy.cloud.region else ""
     return base.Permission(
         name=need.name(needs.USUAL[need.service]),
         purpose=purpose,
         why=need.why,
         works=False,
-        fix=f"The cloud shows your project no service “{need.service}”{where}. Ask its operators to open it to the project.",
+        fix=f"The cloud shows your project no service “{need.service}”{services.where(cloudy)}. "
+        "Ask its operators to open it to the project.",
     )
-
-
-def _add(rule: Mapping[str, str]) -> str:
-    return f"Make the application credential anew, with this access rule besides the others: {json.dumps(dict(rule))}"
 
 
 def _only_looks(known: access.AccessInfoV3) -> str:

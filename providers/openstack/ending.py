@@ -1,0 +1,29 @@
+"""The way out: everything that carries an order's tag is deleted, in whatever state, any number of times."""
+
+from __future__ import annotations
+
+from providers.base import Instance, InstanceState
+from providers.openstack import claims, groups, labels, looking
+from providers.openstack.services import Services
+
+
+def ended(services: Services, order_id: str) -> None:
+    """Begin to end it. What cannot be deleted while its machine still ends is deleted by `seen`, or by the next call."""
+    held = looking.of_order(services, order_id)
+    for claim in reversed(held.claims):  # the first one last: it says that this order was ever bought
+        claims.give_back(services, claim.id)
+    for server in held.servers:
+        services.delete("compute", f"/servers/{server.id}")
+        groups.detach(services, server.id)
+    groups.delete(services, held.groups)
+
+
+def seen(services: Services, order_id: str) -> Instance:
+    """How the order is now. Once its machine is gone, what an end that was begun has left over is deleted on the way."""
+    held = looking.of_order(services, order_id)
+    if held.groups and not held.servers and not held.claims:
+        groups.delete(services, held.groups)
+        held = looking.of_order(services, order_id)
+    if not held:
+        return Instance(id=labels.named(order_id), tag=None, state=InstanceState.GONE)
+    return looking.instance_of(held)
