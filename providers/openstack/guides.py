@@ -14,9 +14,9 @@ KEEP_DAYS = 90
 """How long a credential of the script's lives: a season of work, and no standing key after it."""
 PAGE = "Identity → Application Credentials"
 CANNOT = (
-    "Touch any other service: disks, object storage, load balancers, secrets, other people's rights.",
+    "Touch any other service: object storage, load balancers, secrets, other people's rights.",
     "Make, change or read further credentials, or enter another of your projects.",
-    "Log in to your machines, or change the network and firewall rules of the project.",
+    "Log in to your machines, make networks or addresses, or open a firewall: it cannot make a rule that lets anything in.",
 )
 
 SCRIPT = """\
@@ -39,8 +39,8 @@ def application_credential(cloud: Cloud, trust: base.Trust) -> base.Guide:
     return base.Guide(
         can=(
             "See the machines, sizes, images, networks and quota of this one project.",
-            "Start machines there.",
-            "Delete machines there.",
+            "Start machines there, each behind a firewall of its own that lets nothing in.",
+            "Delete machines there, their firewalls, and the empty image records that orders are claimed by.",
         ),
         cannot=CANNOT,
         steps=(
@@ -59,13 +59,14 @@ def application_credential(cloud: Cloud, trust: base.Trust) -> base.Guide:
         download={"access-rules.json": rules + "\n"},
         revoke=(
             f"Open {PAGE} on the cloud's dashboard{_at(cloud)}, and delete “{name}”.",
-            f"Or, with the command: openstack application credential delete {name}",
+            f"Or, with the command: `openstack application credential delete {name}`.",
             "It ends at once there, and with it every token that came of it. This broker cannot delete it: it may not.",
         ),
         narrows=(
             "The credential is limited to one project, one role, these requests and a date. It cannot be limited to the "
-            "machines that were started here: it could delete another of the project's machines. One credential serves "
-            "to start and to clean up, so cleaning up could start machines too. A project of its own is the better fence."
+            "machines that were started here: it could delete another of the project's machines, images or firewalls. One "
+            "credential serves to start and to clean up, so cleaning up could start machines too. "
+            "A project of its own is the better fence."
         ),
     )
 

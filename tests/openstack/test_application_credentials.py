@@ -144,18 +144,29 @@ def test_with_the_rules_of_the_guide_nothing_is_missing_and_nothing_is_bought(pr
         "identity POST /v3/auth/tokens": True,
         "identity GET /v3/users/{user_id}/application_credentials/{application_credential_id}": True,
         "compute GET /v2.1/servers/detail": True,
-        "compute GET /v2.1/servers/{server_id}": None,
         "compute GET /v2.1/flavors/detail": True,
         "compute GET /v2.1/limits": True,
         "image GET /v2/images": True,
+        "image GET /v2/images/{image_id}": None,
         "network GET /v2.0/networks": True,
+        "network GET /v2.0/security-groups": True,
+        "network GET /v2.0/ports": True,
+        "image POST /v2/images": None,
+        "image PATCH /v2/images/{image_id}": None,
+        "network POST /v2.0/security-groups": None,
         "compute POST /v2.1/servers": None,
+        "compute POST /v2.1/servers/{server_id}/action": None,
         "compute DELETE /v2.1/servers/{server_id}": None,
+        "network PUT /v2.0/ports/{port_id}": None,
+        "network DELETE /v2.0/security-groups/{security_group_id}": None,
+        "image DELETE /v2/images/{image_id}": None,
     }
     assert [each.fix for each in found.values() if each.fix] == []
     reaping = findings(provider, told, base.Purpose.REAP)
     assert "compute DELETE /v2.1/servers/{server_id}" in reaping
-    assert not [name for name in reaping if "POST /v2.1" in name or "flavors" in name]
+    assert not [
+        name for name in reaping if name.endswith(("POST /v2.1/servers", "POST /v2/images")) or "flavors" in name
+    ]
 
 
 def test_the_fixes_lead_from_too_narrow_to_just_right(provider, ada):
@@ -177,10 +188,8 @@ def test_rules_are_wildcards_as_the_clouds_services_read_them(provider, ada):
         {"service": "compute", "method": "DELETE", "path": "/v2.1/servers/*"},
     ]
     found = findings(provider, connection(ada.credential(access_rules=rules)))
-    assert [name for name, each in found.items() if each.works is False] == [
-        "image GET /v2/images",
-        "network GET /v2.0/networks",
-    ]
+    missing = [name for name, each in found.items() if each.works is False]
+    assert {name.split()[0] for name in missing} == {"image", "network"}
 
 
 def test_a_credential_without_rules_is_asked_for_what_it_may(provider, ada):
@@ -266,7 +275,7 @@ def test_the_script_makes_the_credential_and_running_it_again_renews_it(campus, 
     )
     assert ended.works is False and "it was deleted there" in ended.trouble
     assert len(openstack("openstack application credential list -f value -c Name").splitlines()) == 1
-    command = next(step for step in guide.revoke if "with the command" in step).partition(": ")[2]
+    command = next(step for step in guide.revoke if "with the command" in step).partition(": ")[2].strip("`.")
     openstack(command)
     gone = campus.check(campus.connect("application_credential", id=made["id"], secret=made["secret"]))
     assert gone.works is False and "it was deleted there" in gone.trouble

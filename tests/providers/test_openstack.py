@@ -22,7 +22,7 @@ from keystoneauth1 import access
 from broker import connections, errors
 from providers import base
 from providers.errors import BadCredential, InvalidOrder, ProviderUnavailable
-from providers.openstack import APPLICATION_CREDENTIAL, OIDC, OpenStackProvider, clouds, keystone, needs, trying
+from providers.openstack import APPLICATION_CREDENTIAL, OIDC, OpenStackProvider, clouds, keystone, needs, services
 
 ELSEWHERE = "https://cloud.example.org:5000/v3"
 TRUST = base.Trust(
@@ -43,7 +43,7 @@ def test_every_preset_says_where_it_is_where_that_was_read_and_when():
     told = tomllib.loads(clouds.FILE.read_text())
     assert {"jetstream2", "rackspace-flex-sjc3", "rackspace-flex-dfw3", "rackspace-flex-iad3"} <= set(told)
     for name, cloud in told.items():
-        assert set(cloud) == {"title", "auth_url", "region", "credentials_page", "notes", "source", "as_of"}, name
+        assert set(cloud) - {"rates"} == {*clouds.WORDS, "config_drive", "notes", "source", "as_of"}, name
         assert cloud["source"] and isinstance(cloud["as_of"], dt.date)
         assert re.fullmatch(r"https://[a-z0-9.-]+(:\d+)?/v3", cloud["auth_url"]), name
         assert re.match(r"https://|$", cloud["credentials_page"]), name
@@ -124,17 +124,6 @@ def test_only_a_trusted_broker_sends_a_token_and_for_this_cloud_only():
         OpenStackProvider({"auth_url": ELSEWHERE}).sign_in(base.Connection(kind="oidc"), "a token")
 
 
-def test_it_says_that_it_cannot_buy_yet():
-    provider = OpenStackProvider({"auth_url": ELSEWHERE})
-    credential = base.Credential(who="ada")
-    assert not provider.buys and provider.offers(credential, base.Resources()) == []
-    assert provider.instances(credential, "b1") == []
-    with pytest.raises(InvalidOrder, match="cannot be started there yet"):
-        provider.describe(credential, "i1")
-    with pytest.raises(InvalidOrder, match="cannot be started there yet"):
-        provider.terminate(credential, None, "o1")
-
-
 @pytest.mark.parametrize(
     ("pattern", "path", "covers"),
     [
@@ -169,7 +158,7 @@ def test_where_services_are_however_a_catalogue_writes_it(service, published, as
     endpoint = {"interface": "public", "region": "one", "region_id": "one", "url": published}
     told = {"token": {**TOKEN["token"], "catalog": [{"type": service, "name": service, "endpoints": [endpoint]}]}}
     with keystone.Cloudy(clouds.Cloud(auth_url=ELSEWHERE, region="one")) as cloudy:
-        assert trying.endpoint(cloudy, access.AccessInfoV3(told, "t"), service) == asked
+        assert services.endpoint(cloudy, access.AccessInfoV3(told, "t"), service) == asked
 
 
 # --- addresses that misbehave ---------------------------------------------------------------------------------------
