@@ -43,9 +43,9 @@ class Client:
     hub: str = ""
     """The address of a hub elsewhere; empty for the broker of this state folder."""
 
-    def call(self, method: str, path: str, body: object = None) -> Any:
+    def call(self, method: str, path: str, body: object = None, *, seconds: float = ANSWER_SECONDS) -> Any:
         """One request; the JSON of its answer. Raises Refused, NotRunning."""
-        answer = self._ask(method, path, body, accept="application/json", seconds=ANSWER_SECONDS)
+        answer = self._ask(method, path, body, accept="application/json", seconds=seconds)
         text = answer.read()
         return json.loads(text) if text else None
 

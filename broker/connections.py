@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -234,14 +234,23 @@ def of_order(service: Service, order: Order) -> backends.Account:
     return account(service, backend, row(service, order.connection_id), base.Purpose.REAP)
 
 
-def to_sweep(service: Service, backend: backends.Backend) -> Iterator[tuple[Connection | None, backends.Account]]:
-    """Every account in which this broker may have something of this backend's. Raises as `account`, at each.
+def reaching(service: Service, backend: backends.Backend, connection: Connection | None, what: str) -> backends.Account:
+    """The account as the reap grant reaches it, whose person need not be there. Raises as `account`.
 
-    Where the table knows of no purchase, only every RARELY: it may have been restored from before one.
+    Each time is written down as `what`, but for sweeps with a credential that is still good: these come every minute.
     """
-    if not backend.asks_for_account:
-        yield None, account(service, backend, None, base.Purpose.REAP)
-        return
+    kept = service.accounts.get((connection.id, base.Purpose.REAP.value, "")) if connection else None
+    found = account(service, backend, connection, base.Purpose.REAP, what=what)
+    if connection and found is kept and what != "sweep":
+        used(service, connection, what)
+    return found
+
+
+def to_sweep(service: Service, backend: backends.Backend, *, rarely: bool = False) -> list[Connection]:
+    """Every connection behind which this broker may have something of this backend's. Asks nobody.
+
+    `rarely`: where the table knows of no purchase only every RARELY; it may have been restored from before one.
+    """
     other = orm.aliased(Connection)
     bought = (
         sa.select(Order.id)
@@ -251,23 +260,18 @@ def to_sweep(service: Service, backend: backends.Backend) -> Iterator[tuple[Conn
     living = Connection.target == target_of(backend.name), Connection.erased_at.is_(None)
     with service.db.reading() as session:
         found = [(row, used) for row, used in session.execute(sa.select(Connection, bought.exists()).where(*living))]
-    for connection, used in found:
-        if not used and not _is_its_turn(service, connection):
-            continue
-        try:
-            yield connection, account(service, backend, connection, base.Purpose.REAP, what="sweep")
-        except (clouds.ProviderError, errors.BrokerError) as error:
-            log.warning("sweep_failed", backend=backend.name, connection=connection.id, error=str(error))
+    return [connection for connection, used in found if used or not rarely or _is_its_turn(service, connection)]
 
 
 def _is_its_turn(service: Service, connection: Connection) -> bool:
     """Whether this account, in which nothing can be that the table knows of, is looked into again."""
-    now = service.now()
-    looked_at = service.looked_into.get(connection.id, connection.created_at)
-    if now - looked_at < RARELY:
-        return False
-    service.looked_into[connection.id] = now
-    return True
+    return service.now() - service.looked_into.get(connection.id, connection.created_at) >= RARELY
+
+
+def looked_into(service: Service, connection: Connection | None) -> None:
+    """It answered, and what it has is known."""
+    if connection:
+        service.looked_into[connection.id] = service.now()
 
 
 def check(service: Service, person: people.Person, connection_id: str) -> Connection:

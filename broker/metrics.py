@@ -18,6 +18,7 @@ LAUNCH_SECONDS = Histogram(
     buckets=(1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800),
 )
 REAPED = Counter("anybinder_reaped_total", "Instances the sweep ended that no launch wanted.", ["backend"])
+UNASKED = Gauge("anybinder_unasked_accounts", "Accounts that did not answer when last asked what is left.", ["backend"])
 GATEWAY_REQUESTS = Counter("anybinder_gateway_requests_total", "Requests forwarded, by class of status.", ["status"])
 GATEWAY_BYTES = Counter(
     "anybinder_gateway_bytes_total", "Bytes of bodies forwarded, without WebSockets.", ["direction"]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from broker.backends import Account, Backend
     from broker.probe import Seen
+    from broker.rounds import Standing
 
 
 def utcnow() -> dt.datetime:
@@ -46,6 +47,12 @@ class Service:
     """Credentials in memory, until shortly before they end; `connections` alone reads them."""
     looked_into: dict[str, dt.datetime] = field(default_factory=dict)
     """When accounts were last swept in which nothing was bought; `connections` alone reads it."""
+    standings: dict[tuple[str, str], Standing] = field(default_factory=dict)
+    """How it went lately with each account that was asked; `rounds` alone reads it."""
+    under_way: set[tuple[str, ...]] = field(default_factory=set)
+    """Accounts that are being asked at this moment, and what for; `rounds` alone reads it."""
+    round_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    """Held while that is changed."""
     identities: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     """What identity providers have said of themselves, for minutes; `openid` alone reads it."""
     probes: dict[str, Seen] = field(default_factory=dict)

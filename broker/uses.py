@@ -62,6 +62,15 @@ def last_used(service: Service, person: people.Person) -> dict[str, dt.datetime]
         return {row[0]: row[1] for row in session.execute(query)}
 
 
+def last_good(service: Service, connection_id: str) -> dt.datetime | None:
+    """When something was last done with this connection that went well."""
+    query = sa.select(sa.func.max(Use.at, type_=Use.at.type)).where(
+        Use.connection_id == connection_id, Use.outcome == ""
+    )
+    with service.db.reading() as session:
+        return session.scalar(query)
+
+
 def running_on(service: Service, person: people.Person, target: str) -> list[Launch]:
     """Launches that still need what this person has connected there, also by what they told before."""
     theirs = sa.select(Connection.id).where(Connection.person == person.id, Connection.target == target)

@@ -124,22 +124,14 @@ def reap(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be ended.")] = False,
     as_json: Json = False,
 ) -> None:
-    """End what the clouds list under our tag and no launch wants."""
-    with told():
-        try:
-            findings = client.running(default_home()).call("POST", f"/api/reap?dry_run={str(dry_run).lower()}")
-        except client.NotRunning:
-            from broker.cli.running import reap as run
+    """End what the clouds list under our tag and no launch wants.
 
-            findings = run(dry_run=dry_run)
-    if as_json:
-        return _lines(findings)
-    verb = "would end" if dry_run else "ending"
-    rows = [
-        [one["backend"], one["instance"], one["verdict"], verb if one["ends"] else "left", one["why"]]
-        for one in findings
-    ]
-    return _table(["backend", "instance", "verdict", "", "why"], rows, "Nothing carries this broker's tag.")
+    Every account is looked into, whether a broker runs or not. Exits 1 where something could not be asked or ended.
+    """
+    from broker.cli import reaping
+
+    with told():
+        reaping.reap(dry_run=dry_run, as_json=as_json)
 
 
 # --- launching ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import pydantic
@@ -124,16 +123,7 @@ def reap(*, dry_run: bool) -> list[dict[str, Any]]:
     chosen = _settings()
     logs.configure(chosen)
     at = service.build(chosen)
-    findings = reaper.sweep(at, dry_run=dry_run)
-    at.close()
-    return [
-        {
-            "backend": found.backend,
-            "instance": found.instance.id,
-            "verdict": found.verdict,
-            "why": found.why,
-            "ends": found.ends,
-            "state": asdict(found.instance)["state"],
-        }
-        for found in findings
-    ]
+    try:
+        return reaper.report(at, reaper.sweep(at, dry_run=dry_run, everything=True))
+    finally:
+        at.close()

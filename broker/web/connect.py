@@ -28,6 +28,7 @@ DONE = {
     "launch": "Signed in to start a session",
     "reap": "Signed in to end a session",
     "check": "Checked what it may do",
+    "look": "Looked up what you are paying for",
     "sweep": "Looked for anything left over",
     "look up": "Looked a private repository up",
     "clone": "Fetched a private repository",

@@ -9,7 +9,20 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from broker import backends, connections, errors, identity, launches, orders, people, reaper, settings, tasks, wishes
+from broker import (
+    backends,
+    connections,
+    errors,
+    identity,
+    launches,
+    orders,
+    people,
+    reaper,
+    rounds,
+    settings,
+    tasks,
+    wishes,
+)
 from broker.models import Connection, Launch, Profile, State, Use
 from providers import base
 from providers.errors import BadCredential, ProviderUnavailable
@@ -322,8 +335,9 @@ def test_an_account_that_does_not_let_us_in_keeps_no_other_from_being_swept(acco
     found = [finding for finding in reaper.sweep(accounts.at) if finding.instance.tag]
     assert {finding.verdict for finding in found} == {"unwanted"}
     assert order.id not in accounts.cloud.instances_by_order, "ended all the same"
-    reached = [made.id for made, _ in connections.to_sweep(accounts.at, accounts.backend) if made]
-    assert set(reached) == {second.id, third.id}
+    unasked = {station.key[1]: standing for station, standing in rounds.unasked(accounts.at)}
+    assert set(unasked) == {first.id}
+    assert {second.id, third.id} <= {key[1] for key, each in accounts.at.standings.items() if each.asked_at}
 
 
 def test_a_ring_that_lacks_a_key_keeps_no_other_account_from_being_swept(accounts: Accounts) -> None:
@@ -332,8 +346,9 @@ def test_a_ring_that_lacks_a_key_keeps_no_other_account_from_being_swept(account
     accounts.at.accounts.clear()
     with accounts.at.db.transaction() as session:
         session.execute(sa.update(Connection).where(Connection.id == made.id).values(secret=b"\x01\x03old" + bytes(80)))
-    reached = [connection.id for connection, _ in connections.to_sweep(accounts.at, accounts.backend) if connection]
-    assert reached == [other.id]
+    reaper.sweep(accounts.at)
+    assert [station.key[1] for station, _ in rounds.unasked(accounts.at)] == [made.id]
+    assert accounts.at.standings["desk", other.id].asked_at == accounts.clock()
 
 
 def test_a_sweep_signs_in_to_each_account_by_the_grant_that_ends(accounts: Accounts) -> None:
