@@ -4,6 +4,9 @@ with PublicWay("hub.uni.example", tmp_path) as way:
     ANYBINDER_PUBLIC_URL=way.url, **way.environment     # for the broker: how it reaches its own address
     way.port = …                                        # where the broker answers by plain HTTP
     browser.new_context(proxy={"server": way.proxy}, ignore_https_errors=True)
+
+With `sessions` it also leads to every name under that domain, with `others` to other servers of this computer; machines find
+the same names behind an address that `open` answers at.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import asyncio
 import contextlib
 import ssl
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import trustme
@@ -22,18 +26,28 @@ Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
 class PublicWay:
     """Listens on two loopback ports: a proxy that leads to the one name, and what ends TLS behind it."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, *, sessions: str = "", others: Mapping[str, int] | None = None) -> None:
         self.name, self.url, self.port = name, f"https://{name}", 0
+        self.sessions, self.others = sessions, dict(others or {})
+        """Where other names answer by plain HTTP, by their port."""
         authority = trustme.CA()
         self.certificates = folder / "authority.pem"
         authority.cert_pem.write_to_path(self.certificates)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert(name).configure_cert(self._context)
+        wild = [f"*.{sessions}"] if sessions else []
+        authority.issue_cert(*self.names, *wild).configure_cert(self._context)
+        self._context.sni_callback = _remember
+        self._opened: dict[str, asyncio.Server] = {}
         self._loop = asyncio.new_event_loop()
         self._ready, self._ended = threading.Event(), asyncio.Event()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),), daemon=True)
         self.asked: list[str] = []
         self.proxy = ""
+
+    @property
+    def names(self) -> list[str]:
+        """All it knows by heart."""
+        return [self.name, *self.others]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -50,6 +64,24 @@ class PublicWay:
         self._thread.join(10)
         self._loop.close()
 
+    def open(self, address: str) -> int:
+        """Answer at this address of this computer too, as behind the proxy; the port."""
+
+        async def opened() -> int:
+            server = await asyncio.start_server(self._pass_on, address, 0, ssl=self._context)
+            self._opened[address] = server
+            return int(server.sockets[0].getsockname()[1])
+
+        return asyncio.run_coroutine_threadsafe(opened(), self._loop).result(10)
+
+    def shut(self, address: str) -> None:
+        """Nobody is at this address any more."""
+        if server := self._opened.pop(address, None):
+            self._loop.call_soon_threadsafe(server.close)
+
+    def _knows(self, name: str) -> bool:
+        return name in self.names or bool(self.sessions and name.endswith(f".{self.sessions}"))
+
     async def _run(self) -> None:
         inner = await asyncio.start_server(self._pass_on, "127.0.0.1", 0, ssl=self._context)
         self._inner = inner.sockets[0].getsockname()[1]
@@ -64,12 +96,12 @@ class PublicWay:
         await asyncio.gather(*left, return_exceptions=True)
 
     async def _lead(self, reader: Reader, writer: Writer) -> None:
-        """A proxy that knows one name."""
+        """A proxy that knows few names."""
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             asked = head.decode("latin-1").split(" ")[1]
             self.asked.append(asked)
-            if asked != f"{self.name}:443":
+            if not asked.endswith(":443") or not self._knows(asked.removesuffix(":443")):
                 writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
                 writer.close()
                 return
@@ -78,7 +110,12 @@ class PublicWay:
 
     async def _pass_on(self, reader: Reader, writer: Writer) -> None:
         with contextlib.suppress(OSError):
-            await _join(reader, writer, self.port)
+            name = getattr(writer.get_extra_info("ssl_object"), "asked_for", None)
+            await _join(reader, writer, self.others.get(name or "", self.port))
+
+
+def _remember(connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+    connection.asked_for = name  # type: ignore[attr-defined]
 
 
 async def _join(reader: Reader, writer: Writer, port: int) -> None:

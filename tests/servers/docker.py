@@ -210,7 +210,7 @@ def base_image(engine: Engine) -> str:
     name = f"anybinder-test/base:{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     with alone("base"), tempfile.TemporaryDirectory(prefix="abbase-") as folder:
         if not engine.has(name):
-            tar = make_debian(Path(folder))
+            tar = make_debian(Path(folder) / "base.tar", PACKAGES)
             changes = [f"ENV {name}={value}" for name, value in variables.items()] + ['CMD ["bash"]']
             words = [word for change in changes for word in ("--change", change)]
             engine.docker("import", *words, str(tar), name)
@@ -223,21 +223,23 @@ def build_variables() -> dict[str, str]:
     return ours | dict.fromkeys(BUNDLES, KEPT) | {"LANG": "C.UTF-8"}
 
 
-def make_debian(folder: Path) -> Path:
-    folder.chmod(0o755)
-    (folder / "apt.conf").write_text("".join(f"{line}\n" for line in apt_options()))
+def make_debian(target: Path, packages: tuple[str, ...]) -> Path:
+    """A Debian with these packages that knows this computer's mirrors and certificates; a tar file, or a folder."""
+    target.parent.chmod(0o755)
+    options = target.with_name("apt.conf")
+    options.write_text("".join(f"{line}\n" for line in apt_options()))
     copies = [(bundle(), CERTIFICATES), (bundle(), KEPT)]
     copies += [(path, path) for path in ("/etc/pip.conf", "/etc/uv/uv.toml") if Path(path).exists()]
     hooks = [f'mkdir -p "$1{Path(target).parent}" && cp -L {source} "$1{target}"' for source, target in copies]
     command = [
         *("mmdebstrap", "--quiet", "--variant=apt", "--mode=root", "--dpkgopt=force-unsafe-io"),
-        *("--aptopt=APT::Sandbox::User root", f"--aptopt={folder / 'apt.conf'}", f"--include={','.join(PACKAGES)}"),
+        *("--aptopt=APT::Sandbox::User root", f"--aptopt={options}", f"--include={','.join(packages)}"),
         *(f"--customize-hook={hook}" for hook in hooks),
-        *(RELEASE, str(folder / "base.tar"), *sources()),
+        *(RELEASE, str(target), *sources()),
     ]
     made = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr[-3000:]
-    return folder / "base.tar"
+    return target
 
 
 def sources() -> list[str]:
