@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tests import servers
+from tests.doubles.machines import image as machines
 from tests.servers import docker, keycloak, registry
 
 LANES = min(2, os.cpu_count() or 1)  # more would have the tests wait for one another's cores
@@ -105,6 +106,8 @@ SUITES = (
           commands=tests_in("keycloak"), needs=(servers.GIT, servers.CHROMIUM, servers.NPM, keycloak.NEED)),
     Suite(name="openstack", about="a real Keystone: application credentials, and trust in this broker's tokens", minutes=10,
           commands=tests_in("openstack")),
+    Suite(name="clouds", about="machines that boot: from a click to a cell's output to an empty cloud", minutes=20,
+          commands=tests_in("clouds"), needs=(servers.GIT, servers.CHROMIUM, machines.NEED)),
     Suite(name="bench", about="beside configurable-http-proxy and beside no proxy", minutes=15, commands=bench,
           needs=(servers.NPM,), alone=True),
 )  # fmt: skip

@@ -28,7 +28,11 @@ def named(wire: str, folder: Path, inner: set[str]) -> list[str]:
     """Processes, mounts, devices, rules, cgroups and files."""
     found = [f"process {process.name}" for process in Path("/proc").glob("[0-9]*") if _inside(process, inner)]
     found += [f"mount {line}" for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(folder) in line]
-    found += [f"device {device.name}" for device in Path("/sys/class/net").glob(f"{wire}*") if device.name in (wire, f"{wire}g")]
+    found += [
+        f"device {device.name}"
+        for device in Path("/sys/class/net").glob(f"{wire}*")
+        if device.name in (wire, f"{wire}g")
+    ]
     found += [f"rule {rule}" for rule in network.rules(wire)]
     found += [f"cgroup {group}" for group in Path("/sys/fs/cgroup").glob(f"*/anybinder-{wire}")]
     found += [f"folder {part}" for part in ("upper", "work", "root") if (folder / part).exists()]

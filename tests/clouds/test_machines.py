@@ -77,7 +77,9 @@ class Greeting(BaseHTTPRequestHandler):
 
 
 ENDS: dict[str, Callable[[Machine], Any]] = {
-    "a timer of its own": lambda machine: machine.inside("systemd-run --on-active=1 --timer-property=AccuracySec=100ms systemctl poweroff"),
+    "a timer of its own": lambda machine: machine.inside(
+        "systemd-run --on-active=1 --timer-property=AccuracySec=100ms systemctl poweroff"
+    ),
     "a hard poweroff": lambda machine: machine.inside("poweroff --force --force", check=False),
     "the button": lambda machine: machine.press_power(),
     "the power": lambda machine: machine.cut(),

@@ -11,7 +11,9 @@ IPC, cgroups and network. PID 1 is Debian's own systemd, so cloud-init runs by i
 `poweroff` ends it. Its metadata service is at 169.254.169.254 (`metadata.py`), the way out is NAT, and nothing comes in.
 
 Not like a machine: the kernel is this computer's; its network is set from outside, without DHCP; and where a cloud is known
-by DMI it is known by what stands for that (the hypervisor's uuid for EC2, PID 1's environment for OpenStack). A machine ends with the process that started it, however that ends; nothing is left of it
+by DMI it is known by what stands for that (the hypervisor's uuid for EC2, PID 1's environment for OpenStack).
+
+A machine ends with the process that started it, however that ends; nothing is left of it
 then: no process, mount, namespace, network device, rule or file (`hull.py` sees to that).
 """
 
@@ -31,6 +33,7 @@ from tests.doubles.machines import image, metadata
 from tests.doubles.machines.network import Wire
 from tests.waiting import until
 
+PATH = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
 HULL = Path(__file__).with_name("hull.py")
 BOOT_SECONDS = 120  # until cloud-init has run the whole user data on two shared cores
 
@@ -72,9 +75,10 @@ class Machine:
 
     def inside(self, command: str, *, user: str = "root", check: bool = True, seconds: float = 60) -> str:
         """What a shell in it says to this, errors included, as this user."""
+        enter = ["nsenter", "--target", str(self.pid), "--all", "--wdns=/", "env", "-i", PATH]
         words = ["sh", "-c", command] if user == "root" else ["setpriv", *as_user(user), "sh", "-c", command]
         ended = subprocess.run(
-            ["nsenter", "--target", str(self.pid), "--all", "--wdns=/", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", *words],
+            [*enter, *words],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds, check=False,
         )  # fmt: skip
         assert not check or ended.returncode == 0, f"{command}\n{ended.stdout}\n{self.console()[-2000:]}"

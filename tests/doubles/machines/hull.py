@@ -54,7 +54,9 @@ def enter(groups: list[Path]) -> None:
         (group / "cgroup.procs").write_text(str(os.getpid()))
 
 
-def started(folder: Path, root: str, device: str, console: int, environment: tuple[str, ...]) -> subprocess.Popen[bytes]:
+def started(
+    folder: Path, root: str, device: str, console: int, environment: tuple[str, ...]
+) -> subprocess.Popen[bytes]:
     command = [
         *("unshare", "--mount", "--pid", "--uts", "--ipc", "--cgroup", "--net", "--fork", "--kill-child"),
         *("sh", str(INSIDE), str(folder), root, os.ttyname(console), device, *environment),

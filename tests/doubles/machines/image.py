@@ -25,7 +25,18 @@ NEED = servers.Need(
 )
 FOLDER = docker.FOLDER.parent / "machines"
 PACKAGES = (  # of Debian's own cloud image, what a launch may lean on
-    *("ca-certificates", "cloud-init", "curl", "dbus", "iproute2", "iptables", "netbase", "nftables", "procps", "python3"),
+    *(
+        "ca-certificates",
+        "cloud-init",
+        "curl",
+        "dbus",
+        "iproute2",
+        "iptables",
+        "netbase",
+        "nftables",
+        "procps",
+        "python3",
+    ),
     *("sudo", "systemd-sysv", "udev", "util-linux"),
 )
 RESOLVER = Path("/etc/resolv.conf")
@@ -41,7 +52,9 @@ PEM = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", r
 
 def made() -> Path:
     """The root, made if there is none of this recipe yet."""
-    recipe = repr((PACKAGES, docker.sources(), docker.apt_options(), docker.build_variables(), Path(__file__).read_bytes()))
+    recipe = repr(
+        (PACKAGES, docker.sources(), docker.apt_options(), docker.build_variables(), Path(__file__).read_bytes())
+    )
     root = FOLDER / f"root-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / "lock").open("a") as lock:
@@ -73,7 +86,9 @@ def environment() -> dict[str, str]:
     return docker.build_variables() | dict.fromkeys(docker.BUNDLES, docker.CERTIFICATES)
 
 
-def furnish(upper: Path, root: Path, service: metadata.Service, names: Mapping[str, str], authority: Path | None) -> None:
+def furnish(
+    upper: Path, root: Path, service: metadata.Service, names: Mapping[str, str], authority: Path | None
+) -> None:
     """What is of this one machine: its cloud, the names it knows, and whom it trusts for them."""
     write(upper / "etc/cloud/cloud.cfg.d/99_machine.cfg", CLOUD.format(datasource=service.datasource))
     lines = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in names.items())]

@@ -57,7 +57,9 @@ class Ec2(Service):
     datasource = "Ec2"
     uuid = "ec2e1916-9099-7caf-fd21-012345abcdef"
 
-    def __init__(self, id: str, user_data: str, *, region: str = "eu-central-1", tags: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, id: str, user_data: str, *, region: str = "eu-central-1", tags: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(id, user_data)
         self._tokens: set[str] = set()
         document = {"instanceId": id, "region": region, "accountId": "123456789012", "architecture": "x86_64"}
@@ -108,7 +110,9 @@ class OpenStack(Service):
     datasource = "OpenStack"
     environment = ("product_name=OpenStack Nova",)  # cloud-init looks for this of PID 1 where there is no DMI
 
-    def __init__(self, id: str, user_data: str, *, meta: Mapping[str, str] | None = None, name: str = "machine") -> None:
+    def __init__(
+        self, id: str, user_data: str, *, meta: Mapping[str, str] | None = None, name: str = "machine"
+    ) -> None:
         super().__init__(id, user_data)
         told: dict[str, Any] = {"uuid": id, "name": name, "hostname": name, "availability_zone": "nova"}
         self._files = {
