@@ -6,17 +6,14 @@ What is left of a purchase that broke off carries the order's tag, so that `term
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from providers.base import Instance, InstanceState, Order
-from providers.errors import InvalidOrder, ProviderError, ProviderUnavailable
+from providers.errors import ProviderError, ProviderUnavailable
 from providers.openstack import claims, ending, groups, images, labels, looking, networks, offers, refusals, servers
 from providers.openstack.clouds import Cloud
 from providers.openstack.services import Services
-
-BOOT_VOLUME_GB = 20  # a stock image, an environment of a few GB, and room for what a session writes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,20 +22,19 @@ class Choices:
 
     image: str = ""
     network: str = ""
-    volume_gb: int = 0
 
 
 def bought(services: Services, cloud: Cloud, choices: Choices, order: Order) -> Instance:
     """The order's instance, be it bought by this call or by another; GONE where it has ended. Raises ProviderError."""
-    flavor = _flavor(services, order)
     image = images.chosen(services, choices.image, cloud.image)
     network = networks.chosen(services, choices.network, cloud.network)
+    flavor, volume_gb = offers.meant(order.offer.id)
     wanted = servers.Wanted(
-        flavor=order.offer.id,
+        flavor=flavor,
         image=str(image["id"]),
         network=network,
         group="",
-        volume_gb=_volume_gb(choices, flavor, image),
+        volume_gb=max(volume_gb, int(image.get("min_disk") or 0)) if volume_gb else 0,
         config_drive=cloud.config_drive,
     )
     if claims.take(services, order):
@@ -52,19 +48,22 @@ def _bought_before(services: Services, order: Order, wanted: servers.Wanted) -> 
     taken = claims.of_order(services, order.id)
     if not taken:
         return Instance(id=labels.named(order.id), tag=order.tag, state=InstanceState.GONE)
-    number = taken[-1].number + 1
-    if taken[-1].settled(datetime.now(UTC)) and number < claims.NUMBERS_MOST and claims.take(services, order, number):
+    if _may_follow(taken[-1]) and claims.take(services, order, number := taken[-1].number + 1):
         return _buy(services, order, wanted, number=number)
-    return _asked_for(order, "It is being asked for by another call")
+    return looking.instance_of(looking.Held(claims=taken))
+
+
+def _may_follow(last: claims.Claim) -> bool:
+    bought = last.state is claims.State.BOUGHT
+    return not bought and last.settled(datetime.now(UTC)) and last.number < claims.NUMBERS_MOST
 
 
 def _buy(services: Services, order: Order, wanted: servers.Wanted, *, number: int) -> Instance:
     """Where the cloud refuses, nothing is left. Where it is out of order, the next caller may try at once."""
     try:
-        _create(services, order, wanted)
+        servers.create(services, order, replace(wanted, group=_group(services, order, again=number > 0)))
     except refusals.Answered:
-        with contextlib.suppress(ProviderError):
-            claims.say_over(services, order, number)
+        _say(services, order, number, claims.State.OVER)
         raise
     except ProviderUnavailable:
         raise
@@ -72,34 +71,22 @@ def _buy(services: Services, order: Order, wanted: servers.Wanted, *, number: in
         with contextlib.suppress(ProviderError):
             ending.ended(services, order.id)
         raise
+    _say(services, order, number, claims.State.BOUGHT)
     found = servers.settle(services, order.id)
     return looking.instance(found) if found else _asked_for(order, "The cloud has taken the order")
 
 
-def _create(services: Services, order: Order, wanted: servers.Wanted) -> None:
-    group = _group(services, order)
-    servers.create(services, order, replace(wanted, group=group))
+def _say(services: Services, order: Order, number: int, state: claims.State) -> None:
+    """Where it cannot be said, whoever comes next has to wait for as long as a request may be on its way."""
+    with contextlib.suppress(ProviderError):
+        claims.say(services, order, number, state)
 
 
-def _group(services: Services, order: Order) -> str:
-    """The one that an earlier try has made, or a new one."""
-    ours = groups.of_order(services, order.id)
+def _group(services: Services, order: Order, *, again: bool) -> str:
+    """A new one, or what an earlier try has made."""
+    ours = groups.of_order(services, order.id) if again else []
     return ours[0].id if ours else groups.make(services, order)
 
 
 def _asked_for(order: Order, detail: str) -> Instance:
     return Instance(id=labels.named(order.id), tag=order.tag, state=InstanceState.PENDING, detail=detail)
-
-
-def _flavor(services: Services, order: Order) -> Mapping[str, object]:
-    for flavor in offers.flavors(services):
-        if flavor.get("id") == order.offer.id:
-            return flavor
-    raise InvalidOrder(f"The cloud offers your project no machine “{order.offer.title}” any more. Choose another.")
-
-
-def _volume_gb(choices: Choices, flavor: Mapping[str, object], image: Mapping[str, object]) -> int:
-    """A flavor without a disk of its own boots from a volume, made for it and deleted with it."""
-    if flavor.get("disk") and not choices.volume_gb:
-        return 0
-    return max(choices.volume_gb or BOOT_VOLUME_GB, int(str(image.get("min_disk") or 0)))

@@ -10,7 +10,8 @@ record without any content, so nothing is stored and nothing billed; it carries 
   ended says 409 to a new claim and 404 to a look: it is never bought again.
 - A claim whose holder died, or got no answer, must not block its order for good. After `SETTLE_SECONDS` nothing of it can
   be on its way any more: then the next number of the order's claims may be taken, again by one caller only. Where the cloud
-  itself answered that it could not, the holder says so in the claim, and the next may follow at once.
+  itself answered that it could not, the holder says so in the claim, and the next may follow at once. Where the machine was
+  bought it says that too: then nobody follows, also after somebody has deleted the machine.
 
 What may still happen twice is one request delivered twice by the network, or by Nova after more than that time: then two
 servers carry one order. Everyone keeps the older and deletes the other (`servers.settle`), and both are found by the tag.
@@ -18,6 +19,7 @@ servers carry one order. Everyone keeps the older and deletes the other (`server
 
 from __future__ import annotations
 
+import enum
 import secrets
 import uuid
 from collections.abc import Mapping
@@ -34,7 +36,15 @@ SPACE = uuid.UUID("5d0b9b6a-5b0a-4b0e-9a43-9b5a2f0b7a11")
 SETTLE_SECONDS = 60
 """Our own requests are given up sooner by half; Nova's answer to itself (`rpc_response_timeout`) is as long."""
 NUMBERS_MOST = 20
-OVER = "over"
+
+
+class State(enum.StrEnum):
+    """What its holder knows of it."""
+
+    BEGUN = "begun"
+    OVER = "over"
+    """The cloud has answered that nothing came of it."""
+    BOUGHT = "bought"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +56,11 @@ class Claim:
     number: int
     asked: datetime
     holder: str
-    over: bool
-    """The cloud has said that nothing came of it."""
+    state: State
 
     def settled(self, now: datetime) -> bool:
         """Whether nothing that was sent under it can be on its way any more."""
-        return self.over or now - self.asked > timedelta(seconds=SETTLE_SECONDS)
+        return self.state is not State.BEGUN or now - self.asked > timedelta(seconds=SETTLE_SECONDS)
 
 
 def take(services: Services, order: Order, number: int = 0) -> bool:
@@ -81,9 +90,9 @@ def of_broker(services: Services, broker: str) -> list[Claim]:
     return [claim for claim in _listed(services, "anybinder-broker", broker) if claim.tag.broker == broker]
 
 
-def say_over(services: Services, order: Order, number: int) -> None:
-    """The cloud has answered that nothing came of the creating call."""
-    change = [{"op": "replace", "path": "/anybinder-state", "value": OVER}]
+def say(services: Services, order: Order, number: int, state: State) -> None:
+    """What became of the creating call, for whoever comes next."""
+    change = [{"op": "replace", "path": "/anybinder-state", "value": state.value}]
     services.ask("image", "PATCH", f"/images/{_id(order.id, number)}", change)
 
 
@@ -109,13 +118,20 @@ def _read(image: Mapping[str, Any]) -> Claim | None:
     tag = Tag.from_labels(image)
     if tag is None or "anybinder-number" not in image:
         return None
+    try:
+        return _of(image, tag)
+    except (KeyError, ValueError, TypeError):
+        raise refusals.no_sense("image") from None
+
+
+def _of(image: Mapping[str, Any], tag: Tag) -> Claim:
     return Claim(
         id=str(image["id"]),
         tag=tag,
         number=int(image["anybinder-number"]),
         asked=datetime.fromisoformat(image["anybinder-asked"]),
         holder=str(image.get("anybinder-holder", "")),
-        over=image.get("anybinder-state") == OVER,
+        state=State(image.get("anybinder-state", State.BEGUN)),
     )
 
 
@@ -129,7 +145,7 @@ def _body(order: Order, number: int, holder: str) -> dict[str, Any]:
         **order.tag.as_labels(),
         "anybinder-number": str(number),
         "anybinder-holder": holder,
-        "anybinder-state": "begun",
+        "anybinder-state": State.BEGUN.value,
         "anybinder-asked": datetime.now(UTC).isoformat(),
     }
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 from keystoneauth1 import access
 
 from providers import base
-from providers.errors import BadCredential, InvalidOrder
+from providers.errors import BadCredential, InvalidOrder, ProviderError
 from providers.openstack import (
     buying,
     clouds,
@@ -27,6 +27,7 @@ from providers.openstack import (
     labels,
     looking,
     offers,
+    refusals,
     servers,
     trying,
 )
@@ -148,9 +149,8 @@ class OpenStackProvider(base.Provider):
         volume = configuration.get("volume_gb") or "0"
         if not volume.isdigit():
             raise InvalidOrder("“volume_gb” is a number of GB, like 40.")
-        self.choices = buying.Choices(
-            image=configuration.get("image", ""), network=configuration.get("network", ""), volume_gb=int(volume)
-        )
+        self.volume_gb = int(volume)
+        self.choices = buying.Choices(image=configuration.get("image", ""), network=configuration.get("network", ""))
         self.identity_provider = configuration.get("identity_provider", "")
         self.protocol = configuration.get("protocol") or "openid"
         self.kinds = (*([OIDC] if self.identity_provider else []), APPLICATION_CREDENTIAL)
@@ -187,7 +187,7 @@ class OpenStackProvider(base.Provider):
         """Each flavor of the cloud that is large enough. What is beyond the quota is offered too, and says so."""
         with self._services(credential) as services:
             zone = self.configuration.get("zone", "")
-            return offers.listed(services, self.cloud, resources, zone=zone, volume_gb=self.choices.volume_gb)
+            return offers.listed(services, self.cloud, resources, zone=zone, volume_gb=self.volume_gb)
 
     def provision(self, credential: base.Credential, order: base.Order) -> base.Instance:
         """See `buying` for the steps, and `claims` for why no order is bought twice."""
@@ -200,7 +200,7 @@ class OpenStackProvider(base.Provider):
         if not order_id:
             return base.Instance(id=instance_id, tag=None, state=base.InstanceState.GONE)
         with self._services(credential) as services:
-            if found := servers.of_order(services, order_id):
+            if found := servers.settle(services, order_id):
                 return looking.instance(found)
             return ending.seen(services, order_id)
 
@@ -230,7 +230,10 @@ class OpenStackProvider(base.Provider):
     @contextlib.contextmanager
     def _services(self, credential: base.Credential) -> Iterator[Services]:
         with self._asked() as cloudy:
-            yield Services(cloudy, keystone.known(credential))
+            try:
+                yield Services(cloudy, keystone.known(credential))
+            except ProviderError as error:
+                raise refusals.plain(error) from None
 
     def _asked(self) -> Cloudy:
         return Cloudy(self.cloud, self.configuration.get("ca_file", ""))

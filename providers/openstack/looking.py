@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from providers.base import Instance, InstanceState, Tag
 from providers.openstack import claims, groups, labels, servers
-from providers.openstack.claims import Claim
+from providers.openstack.claims import Claim, State
 from providers.openstack.groups import Group
 from providers.openstack.servers import Server
 from providers.openstack.services import Services
@@ -88,6 +88,8 @@ def _without_a_server(taken: list[Claim]) -> tuple[InstanceState, str]:
     if not taken:
         return InstanceState.STOPPING, "Its machine is gone, and its firewall is left"
     last = max(taken, key=lambda claim: claim.number)
+    if last.state is State.BOUGHT:
+        return InstanceState.STOPPING, "Its machine was deleted: by itself, or by somebody on the cloud's side"
     if last.settled(datetime.now(UTC)):
-        return InstanceState.STOPPING, "No machine came of its order, or its machine was deleted by somebody else"
+        return InstanceState.STOPPING, "No machine came of its order"
     return InstanceState.PENDING, "It is being asked for"

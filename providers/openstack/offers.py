@@ -15,6 +15,7 @@ from providers.openstack.clouds import Cloud, Rate
 from providers.openstack.services import Services
 
 MIB = 1024
+BOOT_VOLUME_GB = 20  # a stock image, an environment of a few GB, and room for what a session writes
 USUAL_BOOT_SECONDS = 90.0  # a guess until our own history of the backend says better
 
 
@@ -38,15 +39,16 @@ def offer_of(flavor: Mapping[str, Any], cloud: Cloud, *, room: Mapping[str, int]
     """One flavor as an offer."""
     try:
         cpus, memory = int(flavor["vcpus"]), int(flavor["ram"])
-        disk = volume_gb or int(flavor["disk"])
+        disk = int(flavor["disk"])
         name, flavor_id = str(flavor["name"]), str(flavor["id"])
     except (KeyError, ValueError, TypeError):
         raise refusals.no_sense("compute") from None
     rate = rate_of(name, cloud)
+    volume = volume_gb or (0 if disk else BOOT_VOLUME_GB)
     offer = Offer(
-        id=flavor_id,
+        id=f"{flavor_id}:{volume}" if volume else flavor_id,
         title=f"{name}: {cpus} vCPU, {memory / MIB:g} GiB",
-        resources=Resources(cpu=cpus, memory_mb=memory, disk_gb=disk, gpu=rate.gpu if rate else None),
+        resources=Resources(cpu=cpus, memory_mb=memory, disk_gb=volume or disk, gpu=rate.gpu if rate else None),
         zone=zone or None,
         usual_seconds=USUAL_BOOT_SECONDS,
         architecture=cloud.architecture,
@@ -58,6 +60,12 @@ def offer_of(flavor: Mapping[str, Any], cloud: Cloud, *, room: Mapping[str, int]
     return replace(
         offer, price_per_hour=price, currency=rate.currency, price_source=rate.source, price_as_of=rate.as_of
     )
+
+
+def meant(offer_id: str) -> tuple[str, int]:
+    """The flavor's id, and the size of the boot volume; 0: it boots from the flavor's own disk."""
+    flavor, _, volume = offer_id.partition(":")  # which no flavor's id has in it
+    return flavor, int(volume) if volume.isdigit() else 0
 
 
 def rate_of(flavor: str, cloud: Cloud) -> Rate | None:
