@@ -30,6 +30,7 @@ from broker.web import (
     login,
     me,
     pages,
+    running,
     schemas,
     v2,
 )
@@ -53,16 +54,19 @@ def create(service: Service) -> FastAPI:
     app.state.door, app.state.builds = deps.Door(service), binder.Builds(service)
     app.state.guesses = account.guesses(service.settings)
     app.state.checks = connect.checks(service.settings)
+    app.state.looks = running.looks(service.settings)
     app.state.health, app.state.figures = health.Health(service), figures.Figures(service)
     app.add_middleware(cors.Cors, allow_origin=service.settings.cors_allow_origin)
     app.add_middleware(deps.Guard, hosts=hosts(service.settings), chosen=service.settings)
-    for routes in (api.router, connect.api, me.router, issuer.router, agent.router, binder.router, hub.router):
+    own = (api.router, running.api, connect.api, me.router, issuer.router)
+    for routes in (*own, agent.router, binder.router, hub.router):
         app.include_router(routes)
     hub.answered(app.router, "/metrics", response_class=PlainTextResponse)(metrics)
     if not service.settings.api_only:
         app.include_router(hub.pages)
         app.include_router(login.router)
         app.include_router(pages.router)
+        app.include_router(running.router)
         app.include_router(connect.router)
         app.include_router(account.router)
         app.include_router(v2.router)

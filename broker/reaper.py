@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import sqlalchemy as sa
 import structlog
@@ -123,12 +123,24 @@ def _judge(service: Service, station: rounds.Station, instance: base.Instance) -
         person=launch.person,
         launch=launch.id,
         since=instance.created_at or order.asked_at,
-        price_per_hour=None if (price := order.offer.get("price_per_hour")) is None else Decimal(price),
-        currency=order.offer.get("currency", "USD"),
+        **rate(order),
     )
     if order.closed_at is not None or launch.state is State.STOPPED:
         return replace(known, verdict="unwanted", why="its launch is over")
     return replace(known, verdict="wanted", why=f"launch {launch.id} is {launch.state.value}")
+
+
+class Rate(TypedDict):
+    """What an hour costs: fields of a Finding."""
+
+    price_per_hour: Decimal | None
+    currency: str
+
+
+def rate(order: Order) -> Rate:
+    """By the offer it was bought at."""
+    price = order.offer.get("price_per_hour")
+    return Rate(price_per_hour=None if price is None else Decimal(price), currency=order.offer.get("currency", "USD"))
 
 
 def _unknown(service: Service, plain: Finding, until: dt.datetime) -> Finding:

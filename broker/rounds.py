@@ -138,8 +138,8 @@ def _asked(
 ) -> Answer[Found]:
     """One station, never two at once. Whatever goes wrong there stays there."""
     with _alone(service, (what, *station.key)) as mine:
-        if not mine:
-            return _late(service, station)
+        if not mine:  # whoever is there writes down how it went
+            return Answer(station=station, trouble=f"{station.backend.title} is being asked at this moment.")
         _recall(service, station)
         try:
             found = act(station, connections.reaching(service, station.backend, station.connection, what))

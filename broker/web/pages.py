@@ -37,15 +37,19 @@ templates.env.globals["asset"] = assets.address
 for word in (
     wording.breakable,
     wording.code,
+    wording.hourly,
     wording.price,
     wording.relative,
     wording.since,
     wording.span,
+    wording.spent,
     wording.stopwatch,
 ):
     templates.env.filters[word.__name__] = word
 
 SEE_OTHER = 303
+BACK = ("sessions", "running")
+"""Pages that a session may be stopped from, besides its own."""
 ENDED_MOST = 20  # sessions that are over, on the page of sessions
 
 
@@ -213,9 +217,9 @@ def enter(request: Request, at: deps.At, launch_id: str, key: str = "") -> Respo
 
 @router.post("/launches/{launch_id}/stop")
 def stop(at: deps.At, asking: deps.Asking, launch_id: str, back: Annotated[str, Form()] = "") -> Response:
-    """Want it stopped, and see it end: on its own page, or on that of all sessions where it was asked for there."""
+    """Want it stopped, and see it end: on its own page, or on the one of BACK where it was asked for."""
     launches.stop(at, launches.get(at, asking, launch_id).id)
-    return RedirectResponse("/sessions" if back == "sessions" else f"/launches/{launch_id}", status_code=SEE_OTHER)
+    return RedirectResponse(f"/{back}" if back in BACK else f"/launches/{launch_id}", status_code=SEE_OTHER)
 
 
 @router.get("/sessions")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import pydantic
 from starlette.datastructures import ImmutableMultiDict
 
-from broker import backends, errors, events, placement, repos, wishes
+from broker import backends, errors, events, holdings, placement, repos, wishes
 from broker.models import Launch, Phase, State
 from broker.people import Person
 from broker.service import Service
-from broker.web import schemas
+from broker.web import schemas, wording
 
 LINES_MOST = 2000  # lines of a log in one page; static/progress.js keeps as many
 OWN_NAME = re.compile(r".+-[a-z2-7]{6}")
@@ -160,6 +161,7 @@ def launch(service: Service, found: Launch, lines: list[dict[str, Any]] | None =
         "situation": situation(found),
         "stop_wanted": found.stop_wanted,
         "where": _title(service, found.backend),
+        "paying": paying(service, found),
     }
     if lines is None:
         return shown
@@ -172,6 +174,18 @@ def launch(service: Service, found: Launch, lines: list[dict[str, Any]] | None =
         "advice": ADVICE.get(found.reason, SOME_ADVICE),
         "usual": _usual_seconds(service, found),
     }
+
+
+def paying(service: Service, found: Launch) -> str:
+    """What it costs at this moment, in a sentence, as our table has it; empty where it is nothing. Asks no cloud."""
+    things = [thing for thing in holdings.of_launch(service, found) if thing.price_per_hour != 0]
+    if any(thing.price_per_hour is None for thing in things):
+        return "What it costs is not known"
+    return "; ".join(
+        f"{wording.money(thing.price_per_hour or Decimal(0), thing.currency)} an hour, "
+        f"{wording.money(thing.cost(service.now()) or Decimal(0), thing.currency)} so far"
+        for thing in things
+    )
 
 
 def situation(found: Launch) -> str:
