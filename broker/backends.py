@@ -110,6 +110,16 @@ class Account:
         with self._refusals():
             return self.backend.provider.instances(self.credential, broker_id)
 
+    def dead_man(self, instance: base.Instance) -> base.DeadMan | None:
+        """See Provider.dead_man."""
+        with self._refusals():
+            return self.backend.provider.dead_man(self.credential, instance)
+
+    def logs(self, instance_id: str) -> str:
+        """See Provider.logs."""
+        with self._refusals():
+            return self.backend.provider.logs(self.credential, instance_id)
+
     @contextlib.contextmanager
     def _refusals(self) -> Iterator[None]:
         try:

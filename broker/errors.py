@@ -175,6 +175,12 @@ class BootTimeout(LaunchFailed):
 
     reason = "boot_timeout"
 
+    @classmethod
+    def told(cls, *, ended: str = "", said: str = "") -> str:
+        """The same with why it ended, where it did by itself, and what it said last, where its console shows that."""
+        first = f"The machine ended before it reported ({ended.rstrip('.')})." if ended else str(cls())
+        return f"{first} The last it said: “{said}”" if said else first
+
 
 class BuildTimeout(LaunchFailed):
     """The build took longer than it may. Make the environment smaller, or ask for a longer limit."""

@@ -9,7 +9,7 @@ import structlog
 from pydantic import BaseModel, Field
 from sqlalchemy import orm
 
-from broker import bootstrap, crypto, db, errors, events, launches, repo_access, sessions
+from broker import bootstrap, crypto, db, dead_man, errors, events, launches, repo_access, sessions
 from broker.models import BOUGHT, Launch, Order, Phase, State
 from broker.service import Service
 
@@ -54,6 +54,8 @@ class Report(BaseModel):
     """Number of the first line; what was taken before is dropped, so a report may be repeated."""
     events: list[Line] = Field(default_factory=list, max_length=1000)
     status: Status = Status()
+    dead_man: bool | None = None
+    """Whether it holds what it may delete itself with; None where it has no use for that."""
 
 
 def enrol(service: Service, token: str, said: Enrolment) -> dict[str, Any]:
@@ -167,11 +169,12 @@ def report(service: Service, secret: str, said: Report) -> dict[str, Any]:
         _take_lines(service, session, launch, order, said)
         _take_status(service, session, launch, order, said.status)
         over = launch.stop_wanted or launch.state in (State.STOPPING, State.STOPPED)
-        return {
+        answer = {
             "command": "stop" if over else "go",
             "deadline": min(order.until, launch.deadline_at).isoformat(),
             "ack": order.agent_events,
         }
+    return {**answer, **(dead_man.told(service, order) if said.dead_man is False else {})}
 
 
 def _take_lines(service: Service, session: orm.Session, launch: Launch, order: Order, said: Report) -> None:

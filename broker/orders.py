@@ -47,6 +47,13 @@ def of_launch(session: orm.Session, launch_id: str) -> list[Order]:
     return list(session.scalars(sa.select(Order).where(Order.launch_id == launch_id).order_by(Order.created_at)))
 
 
+def newest(service: Service, launch: Launch) -> Order | None:
+    """The order of this launch that was opened last, whatever has become of it."""
+    query = sa.select(Order).where(Order.launch_id == launch.id).order_by(Order.created_at.desc()).limit(1)
+    with service.db.reading() as session:
+        return session.scalars(query).one_or_none()
+
+
 def tried(service: Service, launch: Launch) -> list[str]:
     """The offers of its backend that this launch has ordered so far, oldest first. The rows say it: no crash makes one
     forgotten."""
@@ -109,6 +116,12 @@ def buy(service: Service, launch: Launch, order: Order, account: backends.Accoun
     return instance
 
 
+def note_state(service: Service, order: Order, state: base.InstanceState) -> None:
+    """Remember when the cloud was first seen to say that it runs."""
+    if order.running_at is None and state is base.InstanceState.RUNNING:
+        _note(service, order, running_at=service.now())
+
+
 def give_up(service: Service, order: Order, *, refused: str = "") -> None:
     """From here on it only goes one way: its agent is refused, and `end` gives it back. `refused`: why it was not sold."""
     if order.closing_at is None:
@@ -154,7 +167,8 @@ def believable(service: Service, order: Order, gone: base.Instance | None) -> bo
 
 def _close(service: Service, order: Order) -> None:
     now = service.now()
-    _note(service, order, closed_at=now, settled=budgets.settled(offered(order), order.first_asked_at, now))
+    settled = budgets.settled(offered(order), order.first_asked_at, now)
+    _note(service, order, closed_at=now, settled=settled, dead_man=None)
 
 
 def offered(order: Order) -> base.Offer:

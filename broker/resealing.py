@@ -14,13 +14,14 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from broker import sealing
-from broker.models import Connection, SignIn, SigningKey
+from broker.models import Connection, Order, SignIn, SigningKey
 from broker.service import Service
 
 PLACES: tuple[tuple[orm.InstrumentedAttribute[str], orm.InstrumentedAttribute[bytes | None]], ...] = (
     (SigningKey.kid, SigningKey.private),
     (Connection.id, Connection.secret),
     (SignIn.id, SignIn.grant),
+    (Order.id, Order.dead_man),
 )
 """Every column that holds sealed secrets, with what names its rows. A secret is sealed for `<table>/<name of the row>`."""
 BATCH = 100  # rows a transaction: some milliseconds
@@ -80,7 +81,9 @@ def _exchange(service: Service, name: Any, secret: Any, fresh: list[tuple[str, b
 def _batches(service: Service, name: Any, secret: Any, batch: int) -> Iterator[list[tuple[str, bytes]]]:
     last = ""
     while True:
-        query = sa.select(name, secret).where(secret.is_not(None), name > last).order_by(name).limit(batch)
+        query = (
+            sa.select(name, secret).where(secret.is_not(None), secret != b"", name > last).order_by(name).limit(batch)
+        )
         with service.db.reading() as session:
             rows = [(row, sealed) for row, sealed in session.execute(query)]
         if not rows:

@@ -212,16 +212,39 @@ def list_(
 
 
 @app.command()
-def logs(launch: Name, hub: Hub = None, as_json: Json = False) -> None:
+def logs(
+    launch: Name,
+    console: Annotated[bool, typer.Option("--console", help="What its machine wrote on its own console.")] = False,
+    hub: Hub = None,
+    as_json: Json = False,
+) -> None:
     """Everything a launch has said so far."""
     with told():
         at = broker(hub)
-        lines = at.call("GET", f"/api/launches/{at.find(launch)['id']}/events")
+        about = f"/api/launches/{at.find(launch)['id']}"
+        if console:
+            return print(at.call("GET", f"{about}/console")["text"])
+        lines = at.call("GET", f"{about}/events")
     if as_json:
         return _lines(lines)
     for line in lines:
         print(f"{line['at'][11:19]}  {line['phase'] or line['state']:<10}  {line['message'].rstrip()}")
     return None
+
+
+@app.command()
+def phases(launch: Name, hub: Hub = None, as_json: Json = False) -> None:
+    """How long each part of a launch took, from the cloud being asked to ready."""
+    with told():
+        at = broker(hub)
+        marks = at.call("GET", f"/api/launches/{at.find(launch)['id']}/phases")
+    if as_json:
+        return _lines(marks)
+    ends = [0.0, *(mark["seconds"] for mark in marks)]
+    rows = [
+        [mark["phase"], f"{mark['seconds'] - ends[at]:.1f}", f"{mark['seconds']:.1f}"] for at, mark in enumerate(marks)
+    ]
+    return _table(["phase", "seconds", "since asked"], rows, "Nothing has been bought for it yet.")
 
 
 @app.command()

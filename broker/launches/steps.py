@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
-from broker import backends, budgets, connections, errors, orders, people, placement, seats, wishes
+from broker import backends, budgets, connections, consoles, dead_man, errors, orders, people, placement, seats, wishes
 from broker.launches import outcomes, waits
 from broker.launches.outcomes import Next
 from broker.models import Launch, Order, Phase, State
@@ -66,13 +66,14 @@ def await_agent(service: Service, launch: Launch) -> Next:
     order = orders.current(service, launch)
     if order is None or order.closing_at is not None:
         return _end_and_try_another(service, launch, order)
+    dead_man.obtain(service, launch, order)
     if order.server == "up" and order.tunnelled_at is not None:
         return outcomes.ready(service, launch)
     if order.server == "down":
         raise errors.ServerEnded
     waited = service.now() - launch.entered_at
     if order.enrolled_at is None and waited > dt.timedelta(minutes=service.settings.boot_minutes):
-        return _try_another(service, order, str(errors.BootTimeout()))
+        return _try_another(service, order, consoles.never_reported(service, order))
     if waited > dt.timedelta(minutes=service.settings.boot_minutes + service.settings.build_minutes):
         raise errors.BuildTimeout
     return _look_at_instance(service, launch, order)
@@ -94,6 +95,8 @@ def watch(service: Service, launch: Launch) -> Next:
         return outcomes.over("lost", "The machine has ended by itself.")
     if order is not None and order.server == "down":
         return outcomes.over("ended", "Its server has ended by itself.")
+    if order is not None:
+        dead_man.obtain(service, launch, order)
     return Next(state=State.READY, wait=service.settings.heartbeat_seconds)
 
 
@@ -148,7 +151,7 @@ def _look_at_instance(service: Service, launch: Launch, order: Order) -> Next:
     if (detail := _has_ended(service, order)) is None:
         return Next(state=State.STARTING, wait=waits.LOOK_SECONDS)
     if order.enrolled_at is None:
-        return _try_another(service, order, detail or str(errors.InstanceLost()))
+        return _try_another(service, order, consoles.never_reported(service, order, detail or "no reason is known"))
     raise errors.InstanceLost(detail or None)
 
 
@@ -157,6 +160,7 @@ def _has_ended(service: Service, order: Order) -> str | None:
     if order.instance is None:
         return None
     found = connections.of_order(service, order).describe(order.instance)
+    orders.note_state(service, order, found.state)
     if found.state is base.InstanceState.GONE and not orders.believable(service, order, found):
         return None
     return found.detail if found.state in (base.InstanceState.STOPPING, base.InstanceState.GONE) else None

@@ -26,7 +26,11 @@ def report(request: Request, at: deps.At, said: instances.Report) -> dict[str, A
     return instances.report(at, deps.bearer(request), said)
 
 
-@router.get("/files/{sha256}", response_class=Response)
+@router.get(
+    "/files/{sha256}",
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": {}}}},
+)
 def file(sha256: str) -> Response:
     """What a new machine fetches, by its digest: open to all, and the same for ever. See parcels."""
     parcel = parcels.by_digest(sha256)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, StreamingResponse
 
-from broker import events, launches, placement, reaper, repo_access, wishes
+from broker import consoles, events, launches, orders, phases, placement, reaper, repo_access, wishes
 from broker.models import Launch, Phase
 from broker.people import Person
 from broker.service import Service
@@ -80,6 +80,20 @@ async def follow(
         media_type="text/event-stream",
         headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
     )
+
+
+@router.get("/launches/{launch_id}/console")
+def console(asking: deps.Visiting, at: deps.At, launch_id: str) -> dict[str, str]:
+    """What its newest machine has written on its console, as far as the cloud shows it. Asks the cloud."""
+    order = orders.newest(at, launches.get(at, asking, launch_id, anyones=True))
+    return {"text": consoles.text(at, order) if order else ""}
+
+
+@router.get("/launches/{launch_id}/phases")
+def how_long(asking: deps.Visiting, at: deps.At, launch_id: str) -> list[dict[str, Any]]:
+    """How long each part took, from the cloud being asked to *ready*; what has not happened is left out."""
+    marks = phases.of(at, launches.get(at, asking, launch_id, anyones=True))
+    return [{"phase": mark.name, "at": mark.at.isoformat(), "seconds": round(mark.seconds, 3)} for mark in marks]
 
 
 @router.get("/resolve")

@@ -86,10 +86,13 @@ class Bench:
         token = bootstrap.enrolment_token(self.at, order.id)
         return instances.enrol(self.at, token, instances.Enrolment(order=order.id, agent=agent, nonce="00"))
 
-    def report(self, launch: Launch, *lines: tuple[str, str], first: int = 1, **status: Any) -> dict[str, Any]:
+    def report(
+        self, launch: Launch, *lines: tuple[str, str], first: int = 1, dead_man: bool | None = None, **status: Any
+    ) -> dict[str, Any]:
         said = [{"phase": phase, "message": message} for phase, message in lines]
         order = self.order(launch)
-        full = instances.Report.model_validate({"order": order.id, "first": first, "events": said, "status": status})
+        told = {"order": order.id, "first": first, "events": said, "status": status, "dead_man": dead_man}
+        full = instances.Report.model_validate(told)
         return instances.report(self.at, AGENT, full)
 
     def ready(self, **wish: Any) -> Launch:
