@@ -1,6 +1,6 @@
 """What a new instance is told at birth: where its broker is, and a token that enrols it once.
 
-A machine is told it as cloud-init user data ([decision 18](../docs/decisions/0018-a-machine-ends-itself-first.md)); an agent
+A machine is told it as cloud-init user data ([decision 20](../docs/decisions/0020-a-machine-ends-itself-first.md)); an agent
 that a provider starts directly gets the same as its boot configuration.
 """
 
