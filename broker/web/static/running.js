@@ -50,7 +50,8 @@ function total() {
 
 async function everywhere() {
   await Promise.all([...new Set(sections().map((one) => one.dataset.look))].map(ask));
-  const silent = sections().filter((one) => one.dataset.asked !== "yes").length;
+  const by = document.getElementById("by"), silent = sections().filter((one) => one.dataset.asked !== "yes").length;
+  if (!silent && by) by.textContent = by.dataset.asked;
   said.textContent = silent ? `${silent} of ${sections().length} places could not be asked. ${sum.textContent}` : `Every place was asked. ${sum.textContent}`;
 }
 
