@@ -431,6 +431,9 @@ class Provider(abc.ABC):
     def terminate(self, credential: Credential, instance_id: str | None, order_id: str) -> None:
         """Begin to end it and all that was bought with its order; return without waiting. Ending what is gone is success.
 
+        What can only go after something else has gone is ended by a later call: the broker asks again until `describe`
+        and `instances` say that nothing is left.
+
         Without an `instance_id` (the response was lost) everything that carries the order's tag is ended.
         GONE is said by `describe` and `instances`, never by this.
         """

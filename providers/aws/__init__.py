@@ -1,4 +1,4 @@
-"""Amazon Web Services, far enough to sign in, to ask who one is, and to check what the account permits."""
+"""Amazon Web Services: machines of EC2, on the accounts of the people who start them."""
 
 from providers.aws.driver import AwsProvider
 

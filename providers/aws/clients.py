@@ -39,6 +39,8 @@ class Place:
     partition: str = "aws"
     endpoint_url: str = ""
     """One address for every service, for private partitions and tests; empty: AWS's own, in this region."""
+    read_seconds: float = READ_SECONDS
+    """How long an answer is waited for."""
 
 
 class Caller:
@@ -75,7 +77,7 @@ def _client(service: str, place: Place, keys: Keys | None) -> Any:
     config = Config(
         signature_version=None if keys else UNSIGNED,
         connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
+        read_timeout=place.read_seconds,
         retries={"total_max_attempts": 1, "mode": "standard"},
         ignore_configured_endpoint_urls=True,
         user_agent_extra="anybinder",

@@ -1,96 +1,65 @@
-"""The driver of AWS: one exchange for each kind of connection, and what the account permits."""
+"""The driver of AWS: each verb is a few words; the files beside it say how."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
-from botocore.exceptions import BotoCoreError, UnknownRegionError
+from botocore.exceptions import UnknownRegionError
 
 from providers import prices
-from providers.accounts_only import AccountsOnly
-from providers.aws import guides, narrowing, permissions, public_prices
-from providers.aws.clients import Caller, Keys, Place, bare_session, profile_keys
+from providers.aws import (
+    buying,
+    consoles,
+    ending,
+    exchanges,
+    forms,
+    guides,
+    holdings,
+    images,
+    narrowing,
+    networks,
+    offers,
+    permissions,
+    public_prices,
+    schedules,
+)
+from providers.aws.clients import Caller, Place, bare_session
 from providers.base import (
     Assertion,
     Connection,
     Credential,
     Guide,
-    Kind,
+    Instance,
+    InstanceState,
+    Offer,
+    Order,
     Permission,
     Price,
     Provider,
-    Setting,
-    Tier,
+    Resources,
     Trust,
 )
 from providers.errors import BadCredential, InvalidOrder
 
-SESSION_SECONDS = 900  # the shortest that AWS makes
-ACCOUNT = Setting(
-    name="account",
-    title="Account number",
-    help="The 12 digits of your AWS account: in the console, the menu at the top right shows them.",
-    required=True,
-    pattern=r"[0-9]{12}",
-    example="123456789012",
-)
-KEY_ID = Setting(
-    name="access_key_id",
-    title="Access key id",
-    help="The public half of the access key; it begins with AKIA.",
-    required=True,
-    pattern=r"AKIA[A-Z0-9]{12,124}",
-    example="AKIAIOSFODNN7EXAMPLE",
-)
-KEY_SECRET = Setting(
-    name="secret_access_key",
-    title="Secret access key",
-    help="The secret half. It is sealed, and used only to ask AWS for credentials of minutes.",
-    required=True,
-    secret=True,
-    pattern=r"[A-Za-z0-9/+=]{16,128}",
-)
-PROFILE = Setting(
-    name="profile",
-    title="Profile",
-    help="The name of a profile in the AWS files of this computer, as `aws configure list-profiles` shows it.",
-    required=True,
-    pattern=r"[\w.@+-][\w.@+ -]{0,63}",
-    example="default",
-)
 CURATED = Path(__file__).with_name("prices.csv")
 REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}")
 
 
-class AwsProvider(AccountsOnly, Provider):
+class AwsProvider(Provider):
     """One region of AWS, on people's own accounts. Keeps nothing between calls."""
 
     title = "Amazon Web Services"
-    kinds = (
-        Kind(name="web_identity", title="Your account trusts this broker", tier=Tier.KEYLESS, fields=(ACCOUNT,)),
-        Kind(name="access_key", title="An access key", tier=Tier.KEPT, fields=(KEY_ID, KEY_SECRET)),
-        Kind(name="profile", title="A profile of this computer", tier=Tier.AMBIENT, fields=(PROFILE,)),
-    )
-    settings = (
-        Setting(name="region", help="The region to run in, like eu-central-1.", required=True),
-        Setting(
-            name="template_url",
-            help="Address of the operator's copy of the CloudFormation template in S3. With it people connect by one link, "
-            "without by a script that they paste.",
-        ),
-        Setting(name="partition", help="aws, aws-cn, aws-us-gov or a private one. Empty: the one of the region."),
-        Setting(
-            name="endpoint_url",
-            help="Address of a private partition that answers for every service. Empty: AWS's own addresses.",
-        ),
-        Setting(
-            name="prices",
-            help="File with what the public price list said. Empty: what `anybinder prices refresh` has written.",
-        ),
-    )
+    kinds = forms.KINDS
+    settings = forms.SETTINGS
+    ends_when_off = True
+    user_data_most = buying.USER_DATA_MOST
+    # EC2 lists what it has made after a while only: "gradually increase up to five minutes" is how long it says to look.
+    # https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html
+    lists_within = timedelta(minutes=5)
 
     def __init__(self, configuration: Mapping[str, str]) -> None:
         super().__init__(configuration)
@@ -102,6 +71,36 @@ class AwsProvider(AccountsOnly, Provider):
             partition=self.configuration.get("partition") or _partition_of(region),
             endpoint_url=self.configuration.get("endpoint_url", ""),
         )
+        self.system = self._chosen("system", images.SYSTEMS)
+        self.wanted = offers.Wanted(
+            region=region,
+            architectures=self._architectures(),
+            spot=self._chosen("spot", ("yes", "no")) == "yes",
+            disk_gb=self._disk_gb(),
+            subnets=_several(self.configuration.get("subnets", "")),
+        )
+
+    def _value(self, name: str) -> str:
+        default = next(setting.default or "" for setting in self.settings if setting.name == name)
+        return self.configuration.get(name) or default
+
+    def _chosen(self, name: str, choices: Collection[str]) -> str:
+        value = self._value(name)
+        if value not in choices:
+            raise InvalidOrder(f"AWS's setting {name} is one of {', '.join(choices)}.")
+        return value
+
+    def _architectures(self) -> tuple[str, ...]:
+        named = _several(self._value("architectures"))
+        if not named or not set(named) <= set(images.CALLED):
+            raise InvalidOrder("AWS's setting architectures names x86_64, arm64 or both.")
+        return named
+
+    def _disk_gb(self) -> int:
+        value = self._value("disk_gb")
+        if not value.isdecimal() or not 8 <= int(value) <= 16384:
+            raise InvalidOrder("AWS's setting disk_gb is a number from 8 to 16384.")
+        return int(value)
 
     def assertion(self, connection: Connection, about: Mapping[str, str]) -> Assertion | None:
         """With `web_identity` only; the launch, repository and backend become tags of the session."""
@@ -112,17 +111,17 @@ class AwsProvider(AccountsOnly, Provider):
     def sign_in(self, connection: Connection, identity_token: str | None) -> Credential:
         """One exchange, sent once. With `web_identity` and a tag, AWS limits the credential to that launch."""
         if connection.kind == "web_identity":
-            return self._by_web_identity(connection, identity_token)
+            return exchanges.by_web_identity(self.place, connection, identity_token)
         if connection.kind == "access_key":
-            return self._by_access_key(connection)
+            return exchanges.by_access_key(self.place, connection)
         if connection.kind == "profile":
-            return self._by_profile(connection)
+            return exchanges.by_profile(self.place, connection)
         raise BadCredential(f"AWS takes no connection of the kind “{connection.kind}”.")
 
     def check(self, connection: Connection, credential: Credential) -> list[Permission]:
         """By AWS's own dry runs, which decide as a real call would; nothing is made."""
         caller = Caller(self.place, credential.secret)
-        return permissions.tried(caller, self.place, connection)
+        return permissions.tried(caller, self.place, connection, credential, self.system)
 
     def prices(self) -> Sequence[Price]:
         """What is known of this region: the curated table, and what was read from AWS's own list since."""
@@ -140,57 +139,50 @@ class AwsProvider(AccountsOnly, Provider):
             raise InvalidOrder(f"AWS takes no connection of the kind “{kind}”.")
         return written[kind](self.place, trust, settings, self.configuration.get("template_url", ""))
 
-    def _by_web_identity(self, connection: Connection, identity_token: str | None) -> Credential:
-        account = connection.settings.get("account", "")
-        if not re.fullmatch(r"[0-9]{12}", account):
-            raise BadCredential("The number of the AWS account is missing. Connect the account again.")
-        if not identity_token:
-            raise BadCredential("This broker brought no token of its own, and nothing else opens the account.")
-        role = guides.role_name(connection.purpose, connection.subject)
-        asked = {
-            "RoleArn": f"arn:{self.place.partition}:iam::{account}:role/{role}",
-            "RoleSessionName": f"anybinder-{connection.tag.launch if connection.tag else connection.purpose.value}",
-            "WebIdentityToken": identity_token,
-            "DurationSeconds": SESSION_SECONDS,
-        }
-        if connection.tag:
-            asked["Policy"] = narrowing.policy(connection.tag, connection.purpose)
-        answer = Caller(self.place).ask("sts", "AssumeRoleWithWebIdentity", **asked)
-        return _credential(answer["AssumedRoleUser"]["Arn"], answer["Credentials"])
+    def offers(self, credential: Credential, resources: Resources) -> list[Offer]:
+        """Three or four questions to EC2; where an account has no network there, InvalidOrder says how to make one."""
+        return offers.made(self._caller(credential), self.wanted, resources, self.prices())
 
-    def _by_access_key(self, connection: Connection) -> Credential:
-        """The long key signs this one call; what works with the account, and lies in memory, ends in minutes."""
-        keys = {
-            "access_key_id": connection.settings.get("access_key_id", ""),
-            "secret_access_key": connection.secret or "",
-        }
-        if not all(keys.values()):
-            raise BadCredential("The access key is missing. Connect the account again.")
-        return self._in_exchange(keys)
+    def provision(self, credential: Credential, order: Order) -> Instance:
+        """The order's id is the client token. A group is made before, and a schedule after, where there is a role for it."""
+        choice, caller = offers.chosen(order.offer.id), self._caller(credential)
+        image = images.newest(caller, self.system, offers.architecture(order.offer))
+        network = networks.found(caller, self.place.region, self.wanted.subnets) if self.wanted.subnets else None
+        if network and choice.zone not in network.subnets:
+            raise InvalidOrder(f"There is no subnet in {choice.zone} any more. Choose another zone.")
+        bought = buying.buy(caller, order, image, network, self.place.region)
+        switch = schedules.switch(credential, self.place)
+        if bought.state is InstanceState.GONE:
+            return self.describe(credential, bought.id)
+        if (
+            switch
+            and bought.state is not InstanceState.STOPPING
+            and (armed := schedules.arm(caller, switch, order, bought.id))
+        ):
+            return replace(bought, parts=(*bought.parts, armed))
+        return bought
 
-    def _by_profile(self, connection: Connection) -> Credential:
-        name = connection.settings.get("profile", "")
-        try:
-            keys = profile_keys(name)
-        except BotoCoreError as error:
-            raise BadCredential(
-                f"The profile “{name}” does not sign in ({type(error).__name__}). Try `aws sts get-caller-identity`."
-            ) from None
-        if keys is None:
-            raise BadCredential(f"The profile “{name}” has nothing to sign in with. Run `aws configure` for it.")
-        if "session_token" not in keys:
-            return self._in_exchange(keys)
-        ends = datetime.now(UTC) + timedelta(seconds=SESSION_SECONDS)  # not told how long it is good for, we ask again
-        return Credential(who=self._who(keys), expires_at=ends, secret=keys)
+    def describe(self, credential: Credential, instance_id: str) -> Instance:
+        """One question while it lives; once it is terminated its parts are looked for, too."""
+        switch = schedules.switch(credential, self.place)
+        return holdings.described(self._caller(credential), switch, instance_id)
 
-    def _in_exchange(self, keys: Keys) -> Credential:
-        caller = Caller(self.place, keys)
-        answer = caller.ask("sts", "GetSessionToken", DurationSeconds=SESSION_SECONDS)
-        found = _credential("", answer["Credentials"])
-        return Credential(who=self._who(found.secret), expires_at=found.expires_at, secret=found.secret)
+    def terminate(self, credential: Credential, instance_id: str | None, order_id: str) -> None:
+        """Each call does what can be done now: what waits for the machine's end is ended by a later one."""
+        switch = schedules.switch(credential, self.place)
+        ending.end(self._caller(credential), switch, instance_id, order_id)
 
-    def _who(self, keys: Keys) -> str:
-        return str(Caller(self.place, keys).ask("sts", "GetCallerIdentity")["Arn"])
+    def instances(self, credential: Credential, broker: str) -> list[Instance]:
+        """Machines, volumes, interfaces, groups and schedules, an order's together."""
+        switch = schedules.switch(credential, self.place)
+        return holdings.listed(self._caller(credential), switch, broker)
+
+    def logs(self, credential: Credential, instance_id: str) -> str:
+        """What the machine has written on its serial console; EC2 shows it some minutes late."""
+        return consoles.read(self._caller(credential), instance_id)
+
+    def _caller(self, credential: Credential) -> Caller:
+        return Caller(self.place, credential.secret)
 
 
 def _partition_of(region: str) -> str:
@@ -200,14 +192,5 @@ def _partition_of(region: str) -> str:
         raise InvalidOrder(f"AWS has no region {region}. Correct it, or name its partition.") from None
 
 
-def _credential(who: str, given: Mapping[str, object]) -> Credential:
-    ends = given["Expiration"]
-    return Credential(
-        who=who,
-        expires_at=ends.astimezone(UTC) if isinstance(ends, datetime) else None,
-        secret={
-            "access_key_id": str(given["AccessKeyId"]),
-            "secret_access_key": str(given["SecretAccessKey"]),
-            "session_token": str(given["SessionToken"]),
-        },
-    )
+def _several(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())

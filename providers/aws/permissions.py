@@ -7,37 +7,58 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from providers.aws import narrowing, refusals
+from providers.aws import buying, images, networks, refusals, schedules
 from providers.aws.clients import Caller, Place
-from providers.base import Connection, Permission, Purpose
-from providers.errors import InvalidOrder, PermissionMissing, QuotaExceeded
+from providers.aws.schedules import Switch
+from providers.base import Connection, Credential, Permission, Purpose
+from providers.errors import InvalidOrder, NoCapacity, PermissionMissing, QuotaExceeded
 
-IMAGE = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
 SMALL = "t3.micro"  # any size would do: it is not started
-NO_NETWORK = ("VPCIdNotSpecified", "MissingInput", "InvalidSubnetID.NotFound", "DefaultVpcDoesNotExist")
 
 
-def tried(caller: Caller, place: Place, connection: Connection) -> list[Permission]:
+def tried(
+    caller: Caller, place: Place, connection: Connection, credential: Credential, system: str
+) -> list[Permission]:
     """In the order in which a launch needs them. Raises BadCredential, ProviderUnavailable."""
-    return list(_Check(caller, place, connection).all())
+    return list(_Check(caller, place, connection, schedules.switch(credential, place), system).all())
 
 
 class _Check:
-    def __init__(self, caller: Caller, place: Place, connection: Connection) -> None:
+    def __init__(
+        self, caller: Caller, place: Place, connection: Connection, switch: Switch | None, system: str
+    ) -> None:
         self.caller, self.place, self.connection = caller, place, connection
+        self.switch, self.system = switch, system
         self.purpose = connection.purpose
 
     def all(self) -> Iterator[Permission]:
         self.caller.ask("sts", "GetCallerIdentity")
         yield self._found("sts:GetCallerIdentity", "to be told who it is there", True)
         yield self._look("DescribeInstances", "to see the machines that it started")
+        yield self._look("DescribeVolumes", "to see their disks")
+        yield self._look("DescribeNetworkInterfaces", "to see what else is left of them")
+        yield self._look("DescribeSecurityGroups", "to see what shuts them off from your others")
         if self.purpose is Purpose.LAUNCH:
             yield from self._buying()
         yield self._ending("TerminateInstances", "to end its machines", self._ours("DescribeInstances"), "InstanceIds")
         yield self._ending("DeleteSecurityGroup", "to remove what it made for a machine", "", "GroupId")
+        if self.switch:
+            yield self._scheduling(self.switch)
+
+    def _scheduling(self, switch: Switch) -> Permission:
+        """Nobody has to permit this: it is one net more."""
+        name, why = "scheduler:ListSchedules", "to have AWS itself end a machine at its hour"
+        try:
+            self.caller.ask_plainly("scheduler", "ListSchedules", GroupName=switch.group)
+        except ClientError as refusal:
+            if refusals.code_of(refusal) not in refusals.DENIED:
+                return self._refused(name, why, refusal)
+            return self._found(name, why, None, f"Not needed. {refusals.UPDATE} to have this net, too.")
+        return self._found(name, why, True)
 
     def _buying(self) -> Iterator[Permission]:
-        yield self._look("DescribeInstanceTypeOfferings", "to see which sizes there are")
+        yield self._look("DescribeInstanceTypes", "to see which sizes there are")
+        yield self._look("DescribeInstanceTypeOfferings", "to see which sizes there are in each zone")
         yield self._look("DescribeSubnets", "to find a network")
         image, permission = self._image()
         yield permission
@@ -51,7 +72,7 @@ class _Check:
     def _run(self, image: str) -> Iterator[Permission]:
         """One dry run decides on starting and on tagging both: AWS asks for the two together."""
         run = self._dry("RunInstances", "to start a machine", ImageId=image, InstanceType=SMALL, MinCount=1, MaxCount=1,
-                        TagSpecifications=self._tags(*narrowing.CREATED))  # fmt: skip
+                        TagSpecifications=self._tags(*buying.CREATED))  # fmt: skip
         why = "to mark what it starts, so that it is found and ended"
         if run.name == "ec2:CreateTags":
             yield self._found("ec2:RunInstances", "to start a machine", None, "It can be tried once tagging works.")
@@ -64,7 +85,7 @@ class _Check:
     def _image(self) -> tuple[str, Permission]:
         why = "to find the current image of the operating system"
         try:
-            found = self.caller.ask_plainly("ssm", "GetParameters", Names=[IMAGE])
+            found = self.caller.ask_plainly("ssm", "GetParameters", Names=images.parameters(self.system, "x86_64"))
         except ClientError as refusal:
             return "", self._refused("ssm:GetParameters", why, refusal)
         image = next((each["Value"] for each in found["Parameters"]), "")
@@ -107,14 +128,15 @@ class _Check:
             return self._found(name, why, True)
         if code in refusals.DENIED:
             return self._denied(name, why, refusal)
-        if code in NO_NETWORK:
-            return self._found(name, why, False, f"This region of your account has no default network. Make one: "
-                               f"`aws ec2 create-default-vpc --region {self.place.region}`.")  # fmt: skip
+        if code in networks.NONE:
+            return self._found(name, why, False, networks.missing(self.place.region))
         try:
             with refusals.meant(name):
                 raise refusal
         except InvalidOrder as odd:
             return self._found(name, why, None, str(odd))
+        except NoCapacity:
+            return self._found(name, why, True)  # permitted, and nothing was free for the dry run
         except (PermissionMissing, QuotaExceeded) as missing:
             return self._found(name, why, False, str(missing))
 

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError, ParamValidationError
 
+from providers.aws import quotas
 from providers.errors import (
     BadCredential,
     InvalidOrder,
+    NoCapacity,
     PermissionMissing,
     ProviderError,
     ProviderUnavailable,
-    QuotaExceeded,
 )
 
 WORDS_MOST = 300  # characters of AWS's own; it appends an encoded message of thousands
@@ -54,8 +55,20 @@ MEANT: dict[str, tuple[type[ProviderError], str]] = {
     "OptInRequired": (PermissionMissing, "Your account is not activated for EC2 here yet. Finish its registration."),
     "PendingVerification": (ProviderUnavailable, "AWS is still verifying your account. Try again later."),
     "Blocked": (PermissionMissing, "AWS has blocked your account for launching. Ask its support."),
-    "InstanceLimitExceeded": (QuotaExceeded, "Ask AWS for a higher quota of instances."),
-    "VcpuLimitExceeded": (QuotaExceeded, "Ask AWS for a higher quota of vCPUs."),
+    "InvalidAMIID.NotFound": (InvalidOrder, "The image that machines start from is gone. Launch again in a while."),
+    "InvalidAMIID.Unavailable": (InvalidOrder, "The image that machines start from is gone. Launch again in a while."),
+    "InvalidAMIID.Malformed": (InvalidOrder, "AWS publishes something else than an image there. Try again tomorrow."),
+    "InvalidGroup.NotFound": (ProviderUnavailable, "AWS does not show yet what it has just made. Try again."),
+    "InvalidSecurityGroupID.NotFound": (ProviderUnavailable, "AWS does not show yet what it has just made. Try again."),
+    "AuthFailure.ServiceLinkedRoleCreationNotPermitted": (
+        PermissionMissing,
+        "Your account has never had a spot machine. Run `aws iam create-service-linked-role --aws-service-name "
+        "spot.amazonaws.com` there once, or choose a machine that is not a spot machine.",
+    ),
+    "SpotMaxPriceTooLow": (NoCapacity, "Choose a machine that is not a spot machine."),
+    "Unsupported": (NoCapacity, "This zone has no such machines. Choose another one."),
+    "InsufficientFreeAddressesInSubnet": (NoCapacity, "The network of this zone is full. Choose another zone."),
+    "InstanceTypeNotSupported": (NoCapacity, "This zone has no such machines. Choose another one."),
 }
 DENIED = (
     "AccessDenied",
@@ -64,6 +77,8 @@ DENIED = (
     "UnauthorizedException",
     "AuthorizationError",
 )
+FULL = re.compile(r"Insufficient\w*Capacity\w*")
+THROTTLED = re.compile(r"Throttl|RequestLimitExceeded|TooManyRequests")
 BUSY = re.compile(r"Throttl|RequestLimitExceeded|TooManyRequests|Unavailable|Internal(Failure|Error|Server)")
 
 
@@ -78,7 +93,7 @@ def meant(call: str, *, answers: bool = True) -> Iterator[None]:
     except ClientError as refusal:
         if not answers:
             raise
-        raise _of_an_answer(call, refusal) from None  # the SDK's exceptions carry the whole answer
+        raise of_an_answer(call, refusal) from None  # the SDK's exceptions carry the whole answer
     except (HTTPClientError, ConnectionError) as error:
         raise ProviderUnavailable(f"AWS did not answer ({type(error).__name__}). Try again later.") from None
     except ParamValidationError:
@@ -106,8 +121,12 @@ def lacking(refusal: ClientError) -> str:
     return found[1] if found else ""
 
 
-def _of_an_answer(call: str, refusal: ClientError) -> ProviderError:
+def of_an_answer(call: str, refusal: ClientError) -> ProviderError:
+    """What to raise for this answer to this call."""
     code, words = code_of(refusal), words_of(refusal)
+    if quota := quotas.reached(code):
+        return quota
+    call = lacking(refusal) or call
     status = refusal.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     kind, advice = _advice(call, code, words, status)
     return kind(f"AWS answered “{code}”{f' ({words})' if words else ''}. {advice}")
@@ -126,6 +145,8 @@ def _advice(call: str, code: str, words: str, status: int) -> tuple[type[Provide
         )
     if code in DENIED:
         return PermissionMissing, f"{call} is not permitted. {UPDATE}."
+    if FULL.fullmatch(code):
+        return NoCapacity, "AWS has no such machine free there right now. Choose another one, or try again later."
     if BUSY.search(code) or status >= 500 or status == 429:
         return ProviderUnavailable, "That is for now only. Try again later."
     return InvalidOrder, f"{call} cannot be asked in this way; that is an error of ours."

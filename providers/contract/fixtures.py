@@ -171,13 +171,13 @@ class Fixtures:
 
     @pytest.fixture
     def end(self, provider: Provider, credential: Credential, wait: Wait) -> Callable[..., None]:
-        """Ends it, and waits until the cloud itself says that it is gone."""
+        """Ends it, and waits until the cloud itself says that it is gone; asks again for as long, as the broker does."""
 
-        def end(instance_id: str, order_id: str) -> None:
+        def gone(instance_id: str, order_id: str) -> bool:
             provider.terminate(credential, instance_id, order_id)
-            wait(lambda: provider.describe(credential, instance_id).state is GONE, "it is gone")
+            return provider.describe(credential, instance_id).state is GONE
 
-        return end
+        return lambda instance_id, order_id: wait(lambda: gone(instance_id, order_id), "it is gone")
 
     @pytest.fixture
     def with_fault(self, faults: Faults) -> Callable[..., None]:

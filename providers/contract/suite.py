@@ -236,7 +236,7 @@ class ProviderContract(AccountContract):
         assert billed is None or billed(bought.tag.order) == []
 
     def test_ending_returns_without_waiting_and_gone_is_said_by_describe(
-        self, provider, credential, buy, orders_listed, with_fault, wait
+        self, provider, credential, buy, end, orders_listed, with_fault
     ):
         bought = buy()
         with_fault("slow_end", "terminate")
@@ -245,7 +245,7 @@ class ProviderContract(AccountContract):
         assert time.monotonic() - began < AT_ONCE
         assert provider.describe(credential, bought.id).state is InstanceState.STOPPING
         assert orders_listed() == [bought.tag.order], "listed for as long as anything of it is there"
-        wait(lambda: provider.describe(credential, bought.id).state is GONE, "it is gone")
+        end(bought.id, bought.tag.order)
 
     def test_ending_twice_is_success(self, provider, another, credential, buy, end):
         bought = buy()
@@ -260,8 +260,12 @@ class ProviderContract(AccountContract):
 
     def test_it_is_ended_by_its_order_where_its_name_was_lost(self, provider, another, credential, buy, wait, billed):
         bought = buy()
-        another().terminate(credential, None, bought.tag.order)
-        wait(lambda: provider.describe(credential, bought.id).state is GONE, "it is gone")
+
+        def gone():
+            another().terminate(credential, None, bought.tag.order)
+            return provider.describe(credential, bought.id).state is GONE
+
+        wait(gone, "it is gone")
         assert billed is None or billed(bought.tag.order) == []
 
     def test_it_can_be_ended_before_it_has_booted(self, provider, credential, make_order, end, with_fault, billed):

@@ -1,4 +1,4 @@
-"""AWS as far as it is asked, on a real port: STS, IAM, EC2 and SSM, for boto3 by `endpoint_url`.
+"""AWS as far as it is asked, on a real port: STS, IAM, EC2, SSM and EventBridge Scheduler, for boto3 by `endpoint_url`.
 
     with AwsDouble(issuers={"https://hub.example": "http://127.0.0.1:8000"}) as aws:
         account = aws.account("123456789012")
@@ -7,13 +7,19 @@
 
 Behind the gate is moto. The gate decides what moto would let pass: who signed a request (SigV4) and with what credential
 (that has ended by `clock`), identity tokens by their issuer's published keys, trust policies, the policies of roles and of
-sessions with their conditions, dry runs. Issuers call themselves https; `issuers` says where on this computer they answer.
+sessions with their conditions, dry runs (`aws_exchanges`, `aws_policies`); client tokens, and the life of machines on that
+clock (`aws_machines`); schedules that fire (`aws_schedules`). Every request and answer is read by the SDK's own
+descriptions (`aws_models`): what they do not know is in `broken`, and fails the test. Issuers call themselves https;
+`issuers` says where on this computer they answer.
 
 Not like AWS: a token that was seen is refused by its `jti` (AWS promises no such thing; `refuses_replays = False` ends it);
 an unknown key's name never makes it read the keys again early; a signature's date is not compared with the clock.
 
-On demand: `aws.fail("RunInstances", 503, "Unavailable")`, `aws.silent("…")`; `aws.held` keeps exchanges waiting in the gate.
-One at a time in a process: moto's accounts are global.
+On demand, for the next calls of an action: `aws.fail("RunInstances", 503, "Unavailable")` refuses them, `aws.silent("…")`
+cuts them off; `aws.fault("RunInstances", "lost")` lets them take effect and loses the answer, "duplicate" delivers them
+twice, "half" makes disk and interface alone, "hold" never answers. `aws.held` keeps exchanges waiting in the gate.
+`aws.machines` has the times of boots and ends, what is hidden, and whom to tell when a machine runs and ends: a double
+that boots hangs there. Brokers in other processes ask by `aws.url`. One at a time in a process: moto's accounts are global.
 """
 
 from __future__ import annotations
@@ -22,57 +28,45 @@ import contextlib
 import datetime as dt
 import io
 import json
+import os
 import re
-import secrets
 import socket
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 import boto3
-import botocore.session
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
-from botocore.validate import ParamValidator
 from moto.core.base_backend import BackendDict
+from moto.ec2.models import ec2_backends
 from moto.iam.models import iam_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Response
 
-from tests.doubles import aws_policies, aws_stacks, aws_tokens
-from tests.doubles.aws_policies import Question
+from tests.doubles import aws_exchanges, aws_images, aws_models, aws_policies, aws_stacks, aws_tokens
+from tests.doubles.aws_exchanges import Principal
+from tests.doubles.aws_machines import Machines
+from tests.doubles.aws_models import Asked
+from tests.doubles.aws_schedules import Schedules
 from tests.doubles.aws_tokens import Refused
+
+os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
 
 ACCOUNT = "123456789012"
 REGION = "eu-central-1"
 ANYTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
-MODELS = botocore.session.Session().get_service_model("sts")
+SERVED = ("ec2", "iam", "scheduler", "ssm", "sts")
 EXPIRED = {"ec2": (400, "RequestExpired"), "ssm": (400, "ExpiredTokenException")}
 UNKNOWN_KEY = {"ec2": (401, "AuthFailure"), "ssm": (400, "UnrecognizedClientException")}
-TAGS_CLAIM = "https://aws.amazon.com/tags"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Principal:
-    """Who a set of keys belongs to."""
-
-    account: str
-    arn: str
-    user_id: str
-    secret: str = field(repr=False)
-    policies: Callable[[], list[Any]] = field(repr=False)
-    session_policy: Any = None
-    token: str = field(default="", repr=False)
-    ends: dt.datetime | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    of_a_key: bool = False
-    """Made by GetSessionToken: neither IAM nor STS serve it."""
+HELD_SECONDS = 60
+MOTO = DomainDispatcherApplication(create_backend_app)
 
 
 class QuietHandler(WSGIRequestHandler):
@@ -80,6 +74,45 @@ class QuietHandler(WSGIRequestHandler):
 
     def log(self, *args: Any, **kwargs: Any) -> None:
         pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """One request, without its secrets, and how it was answered."""
+
+    account: str
+    who: str
+    service: str
+    action: str
+    parameters: Mapping[str, Any]
+    code: str = ""
+    """Of the refusal; empty where it went well."""
+
+
+@dataclass(kw_only=True)
+class Call:
+    """One request on its way through the gate."""
+
+    environ: dict[str, Any]
+    body: bytes
+    asked: Asked
+    form: dict[str, str]
+    region: str
+    me: Principal | None = None
+
+    @property
+    def account(self) -> str:
+        return self.me.account if self.me else ""
+
+
+@dataclass(kw_only=True)
+class Faults:
+    """What the next calls of each action meet."""
+
+    waiting: dict[str, list[Refused | str]] = field(default_factory=dict)
+
+    def next(self, action: str) -> Refused | str | None:
+        return self.waiting[action].pop(0) if self.waiting.get(action) else None
 
 
 class AwsDouble:
@@ -93,36 +126,43 @@ class AwsDouble:
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
         issuers: Mapping[str, str] | None = None,
         jwks_seconds: float = 3600,
+        ticks: bool = False,
     ) -> None:
+        """With `ticks` its machines live on by themselves, else whenever anything is asked."""
         self.clock = clock
         self.issuers = aws_tokens.Issuers(lambda: self.clock(), issuers or {}, jwks_seconds)
-        self.refuses_replays = True
+        self.exchanges = aws_exchanges.Exchanges(lambda: self.clock(), self.issuers)
+        self.machines = Machines(clock=lambda: self.clock())
+        self.schedules = Schedules(self.machines)
         self.calls: list[tuple[str, str]] = []
         """Every call's action with the code of its refusal, empty where it went well."""
+        self.requests: list[Recorded] = []
         self.broken: list[str] = []
-        """What went wrong in the double itself; it is shown when it ends."""
-        self.gate: threading.Event | None = None
-        self.waiting = 0
-        self._seen: set[str] = set()
-        self._principals: dict[str, Principal] = {}
-        self._faults: dict[str, list[Refused | None]] = {}
-        self._lock = threading.Lock()
-        self._moto_lock = threading.Lock()
-        self._moto = DomainDispatcherApplication(create_backend_app)
+        """What was asked or answered that AWS does not know, and what went wrong in the double itself; shown when it ends."""
+        self.withdrawn: set[str] = set()
+        """Public parameters of images that are there no more."""
+        self._faults = Faults()
+        self._lock = threading.RLock()
+        self._over = threading.Event()
+        self._ticks = ticks
 
     def __enter__(self) -> AwsDouble:
         BackendDict.reset()
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=QuietHandler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)]
+        self._threads += [threading.Thread(target=self._live_on, daemon=True)] if self._ticks else []
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *args: object) -> None:
+        self._over.set()
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(10)
+        for thread in self._threads:
+            thread.join(10)
         BackendDict.reset()
         assert not self.broken, "\n".join(self.broken)
 
@@ -131,7 +171,7 @@ class AwsDouble:
     def account(self, number: str = ACCOUNT) -> Account:
         """An account, with somebody in it who may do anything there."""
         key = f"AKIAADMIN{number}"
-        self._principals[key] = Principal(
+        self.exchanges.principals[key] = Principal(
             account=number,
             arn=f"arn:aws:iam::{number}:user/owner",
             user_id="AIDAOWNER",
@@ -142,80 +182,239 @@ class AwsDouble:
 
     def fail(self, action: str, status: int, code: str, message: str = "", *, times: int = 1) -> None:
         """The next calls of this action are answered with this."""
-        self._faults.setdefault(action, []).extend([Refused(status, code, message)] * times)
+        self._faults.waiting.setdefault(action, []).extend([Refused(status, code, message)] * times)
 
     def silent(self, action: str) -> None:
-        """The next call of this action is cut off without an answer, after it took effect or not at all."""
-        self._faults.setdefault(action, []).append(None)
+        """The next call of this action is cut off without an answer, and took no effect."""
+        self.fault(action, "silent")
+
+    def fault(self, action: str, kind: str, *, times: int = 1) -> None:
+        """The next calls of this action meet this: silent, hold, lost, duplicate or half."""
+        assert kind in ("silent", "hold", "lost", "duplicate", "half"), kind
+        self._faults.waiting.setdefault(action, []).extend([kind] * times)
+
+    def clear(self) -> None:
+        """No more faults, and nothing hidden."""
+        self._faults.waiting.clear()
+        self.machines.hide_seconds = 0
+        self.machines.hidden.clear()
+
+    def tick(self) -> None:
+        """Let happen what is due by the clock."""
+        with self._lock:
+            self.machines.settle()
+            self.schedules.settle()
+            told, self.machines.told = self.machines.told, []
+        for tell in told:
+            tell()
+
+    def power_off(self, instance_id: str) -> None:
+        """This machine switches itself off."""
+        self._done_to(self.machines.power_off, instance_id)
+
+    def take_away(self, instance_id: str) -> None:
+        """AWS takes this spot machine back."""
+        self._done_to(self.machines.taken_away, instance_id)
+
+    def _done_to(self, what: Callable[[str], None], instance_id: str) -> None:
+        with self._lock:
+            what(instance_id)
+        self.tick()
+
+    def write(self, instance_id: str, text: str) -> None:
+        """This machine has written that on its console."""
+        self.machines.lives[instance_id].wrote += text
 
     def principals(self) -> list[Principal]:
         """Everybody who has keys that were made for a while."""
-        return [each for each in self._principals.values() if each.ends]
+        return [each for each in list(self.exchanges.principals.values()) if each.ends]
+
+    @property
+    def refuses_replays(self) -> bool:
+        return self.exchanges.refuses_replays
+
+    @refuses_replays.setter
+    def refuses_replays(self, value: bool) -> None:
+        self.exchanges.refuses_replays = value
+
+    @property
+    def gate(self) -> threading.Event | None:
+        return self.exchanges.gate
+
+    @property
+    def waiting(self) -> int:
+        return self.exchanges.waiting
 
     @contextlib.contextmanager
     def held(self) -> Iterator[AwsDouble]:
         """Exchanges wait in the gate, unread, until this ends; `waiting` says how many do."""
-        self.gate = threading.Event()
+        self.exchanges.gate = threading.Event()
         try:
             yield self
         finally:
-            gate, self.gate = self.gate, None
+            gate, self.exchanges.gate = self.exchanges.gate, None
             gate.set()
+
+    def _live_on(self) -> None:
+        while not self._over.wait(0.1):
+            try:
+                self.tick()
+            except Exception:
+                self.broken.append(traceback.format_exc())
 
     # A request.
 
     def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Any:
-        length = int(environ.get("CONTENT_LENGTH") or 0)
-        body = environ["wsgi.input"].read(length)
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        region, service = _scope(environ)
         form = _form(environ, body)
-        service = _scope(environ)[1]
-        action = form.get("Action", "")
+        call = Call(environ=environ, body=body, form=form, region=region,
+                    asked=Asked(service=service, action=form.get("Action", "")))  # fmt: skip
         try:
-            self._meet_faults(action)
-            answer = self._served(environ, body, form, service, action)
-            self.calls.append((action, ""))
+            answer, code = self._met(call), ""
         except Refused as refusal:
-            self.calls.append((action, refusal.code))
-            answer = _refusal(service, refusal)
+            answer, code = _refusal(service, refusal), refusal.code
         except ConnectionAbortedError:
-            self.calls.append((action, "silence"))
-            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            self._note(call, "silence")
+            with contextlib.suppress(OSError):  # whoever asked may have gone
+                environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             return []
         except Exception:
             self.broken.append(traceback.format_exc())
-            answer = _refusal(service, Refused(500, "InternalFailure", "the double itself is broken"))
+            answer, code = _refusal(service, Refused(500, "InternalFailure", "the double itself is broken")), "broken"
+        self._note(call, code)
         return answer(environ, start)
 
-    def _meet_faults(self, action: str) -> None:
-        if waiting := self._faults.get(action):
-            fault = waiting.pop(0)
-            raise fault if fault else ConnectionAbortedError
+    def _note(self, call: Call, code: str) -> None:
+        asked = call.asked
+        self.calls.append((asked.action, code))
+        self.requests.append(Recorded(account=call.account, who=call.me.arn if call.me else "", service=asked.service,
+                                      action=asked.action, parameters=asked.shown(), code=code))  # fmt: skip
 
-    def _served(
-        self, environ: dict[str, Any], body: bytes, form: dict[str, str], service: str, action: str
-    ) -> Response:
-        if "HTTP_AUTHORIZATION" not in environ:
-            if action != "AssumeRoleWithWebIdentity":
-                raise Refused(403, "MissingAuthenticationToken", "Request is missing Authentication Token")
-            return self._exchange(form)
-        me = self._authenticated(environ, body, service)
+    def _met(self, call: Call) -> Response:
+        """Served, or whatever was arranged for it."""
+        if "HTTP_AUTHORIZATION" not in call.environ and call.asked.action != "AssumeRoleWithWebIdentity":
+            raise Refused(403, "MissingAuthenticationToken", "Request is missing Authentication Token")
+        if call.asked.service in SERVED:
+            call.asked = self._read(call)
+        fault = self._faults.next(call.asked.action)
+        if isinstance(fault, Refused):
+            raise fault
+        if fault in ("silent", "hold"):
+            self._over.wait(HELD_SECONDS if fault == "hold" else 0)
+            raise ConnectionAbortedError
+        answer = self._served(call, half=fault == "half")
+        if fault == "duplicate":
+            self._served(call)
+        if fault == "lost":
+            raise ConnectionAbortedError
+        return answer
+
+    def _read(self, call: Call) -> Asked:
+        try:
+            return aws_models.read(call.asked.service, call.environ, call.body)
+        except aws_models.NotInTheModel as odd:
+            self.broken.append(str(odd))
+            raise Refused(400, "ValidationError", str(odd)) from None
+
+    def _served(self, call: Call, *, half: bool = False) -> Response:
+        action = call.asked.action
+        if "HTTP_AUTHORIZATION" not in call.environ:
+            return self.exchanges.by_web_identity(call.form)
+        call.me = me = self._authenticated(call)
         if action == "GetCallerIdentity":  # nobody is refused this
-            return _sts(action, form, {"UserId": me.user_id, "Account": me.account, "Arn": me.arn})
-        self._authorized(me, environ, form, service, action)
-        if form.get("DryRun") == "true":
+            return aws_exchanges.answer(action, call.form, {"UserId": me.user_id, "Account": me.account, "Arn": me.arn})
+        self._authorized(me, call)
+        if call.form.get("DryRun") == "true":
             raise Refused(412, "DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
-        if service == "sts" and action == "GetSessionToken":
-            return self._session_of_a_key(me, form)
-        return self._by_moto(environ, body, me)
+        if call.asked.service == "sts" and action == "GetSessionToken":
+            return self.exchanges.of_a_key(me, call.form)
+        self.tick()
+        with self._lock:
+            answer = self._done(call, half=half)
+        self.tick()
+        self._require_known(call, answer)
+        return answer
 
-    def _authorized(
-        self, me: Principal, environ: dict[str, Any], form: dict[str, str], service: str, action: str
-    ) -> None:
+    def _require_known(self, call: Call, answer: Response) -> None:
+        try:
+            aws_models.require_known(call.asked, answer)
+        except aws_models.NotInTheModel as odd:
+            self.broken.append(str(odd))
+
+    def _done(self, call: Call, *, half: bool) -> Response:
+        """What the gate does itself, and what moto does."""
+        asked, account, region = call.asked, call.account, call.region
+        own: dict[str, Callable[[], Response]] = {
+            "RunInstances": lambda: self._run(call, half=half),
+            "DeleteSecurityGroup": lambda: self._delete_group(call),
+            "CreateSecurityGroup": lambda: self._create_group(call),
+            "GetConsoleOutput": lambda: self._console(call),
+            "CreateSchedule": lambda: self.schedules.create(asked, account, region, lambda: self._by_moto(call)),
+            "DescribeInstanceTypes": lambda: Response(aws_images.types(asked, region), content_type="text/xml"),
+            "DescribeInstanceTypeOfferings": lambda: Response(
+                aws_images.offerings(asked, region), content_type="text/xml"
+            ),
+            "GetParameters": lambda: aws_models.written(asked, aws_images.parameters(asked, region, self.withdrawn)),
+            "DescribeImages": lambda: (aws_images.publish(account, region), self._by_moto(call))[1],
+        }
+        if asked.action in own:
+            return own[asked.action]()
+        if asked.service == "ec2":
+            self.machines.require_shown(asked)
+        answer = self._by_moto(call)
+        if self.machines.hidden and asked.action.startswith("Describe"):
+            answer.set_data(self.machines.without_hidden(answer.get_data(as_text=True)))
+        return answer
+
+    def _run(self, call: Call, *, half: bool) -> Response:
+        if half:
+            self.machines.half_made(call.asked, call.account, call.region)
+            raise Refused(500, "InternalError", "An internal error has occurred")
+        refused: list[Response] = []
+
+        def start() -> None:
+            answer = self._by_moto(call)
+            if answer.status_code >= 400:
+                refused.append(answer)
+
+        number = self.machines.run(call.asked, call.account, call.region, start)
+        return refused[0] if refused else self._reservation(call, number)
+
+    def _reservation(self, call: Call, number: str) -> Response:
+        """What RunInstances answers, as it is now: the entry that DescribeInstances has of it."""
+        form = {"Action": "DescribeInstances", "Version": call.form["Version"], "InstanceId.1": number}
+        text = self._by_moto(call, form).get_data(as_text=True)
+        found = re.search(r"<reservationSet>\s*<item>(.*)</item>\s*</reservationSet>", text, re.DOTALL)
+        assert found, text
+        answer = f"<RunInstancesResponse>{found[1]}<requestId>0</requestId></RunInstancesResponse>"
+        return Response(answer, content_type="text/xml")
+
+    def _create_group(self, call: Call) -> Response:
+        answer = self._by_moto(call)
+        if made := re.search(r"<groupId>(sg-[0-9a-f]+)</groupId>", answer.get_data(as_text=True)):
+            self.machines.hide(made[1])
+        return answer
+
+    def _delete_group(self, call: Call) -> Response:
+        self.machines.require_unused(call.form.get("GroupId", ""), call.account, call.region)
+        return self._by_moto(call)
+
+    def _console(self, call: Call) -> Response:
+        self.machines.require_shown(call.asked)
+        number = call.asked.parameters["InstanceId"]
+        life = self.machines.lives.get(number)
+        if life is None or life.account != call.account:
+            raise Refused(400, "InvalidInstanceID.NotFound", f"The instance ID '{number}' does not exist")
+        return aws_models.written(call.asked, self.machines.console(life))
+
+    def _authorized(self, me: Principal, call: Call) -> None:
+        service, action = call.asked.service, call.asked.action
         if me.of_a_key and service in ("iam", "sts"):
             raise Refused(403, "InvalidClientTokenId", "The security token included in the request is invalid")
         if service == "sts" and action == "GetSessionToken" and not me.token:
             return
-        asked = list(aws_policies.of_a_request(service, action, form, me.account, _scope(environ)[0]))
+        asked = list(aws_policies.of_a_request(call.asked, call.form, me.account, call.region))
         if denied := aws_policies.first_denied(me.policies(), me.session_policy, asked):
             question, why = denied
             said = (
@@ -225,17 +424,18 @@ class AwsDouble:
                 said = f"You are not authorized to perform this operation. {said}. Encoded authorization failure message: 0xAA"
             raise Refused(403, "UnauthorizedOperation" if service == "ec2" else _denial(service), said)
 
-    def _authenticated(self, environ: dict[str, Any], body: bytes, service: str) -> Principal:
+    def _authenticated(self, call: Call) -> Principal:
+        environ, service = call.environ, call.asked.service
         head = environ["HTTP_AUTHORIZATION"]
         key = head.partition("Credential=")[2].partition("/")[0]
-        me = self._principals.get(key) or self._user(key)
+        me = self.exchanges.principals.get(key) or self._user(key)
         if me is None or (environ.get("HTTP_X_AMZ_SECURITY_TOKEN") or "") != me.token:
             status, code = UNKNOWN_KEY.get(service, (403, "InvalidClientTokenId"))
             raise Refused(status, code, "The security token included in the request is invalid.")
         if me.ends and me.ends <= self.clock():
             status, code = EXPIRED.get(service, (403, "ExpiredToken"))
             raise Refused(status, code, "The security token included in the request is expired")
-        if head.rpartition("Signature=")[2] != _signature(environ, body, key, me):
+        if head.rpartition("Signature=")[2] != _signature(environ, call.body, key, me):
             code = "AuthFailure" if service == "ec2" else "SignatureDoesNotMatch"
             raise Refused(401 if service == "ec2" else 403, code, "The request signature we calculated does not match.")
         return me
@@ -246,102 +446,19 @@ class AwsDouble:
             for user in partitions["aws"].users.values():
                 for each in user.access_keys:
                     if each.access_key_id == key and each.status == "Active":
-                        return _principal_of(user, number, each.secret_access_key)
+                        return aws_exchanges.principal_of(user, number, each.secret_access_key)
         return None
 
-    def _by_moto(self, environ: dict[str, Any], body: bytes, me: Principal) -> Response:
-        inner = {**environ, "wsgi.input": io.BytesIO(body), "HTTP_X_MOTO_ACCOUNT_ID": me.account}
-        with self._moto_lock:
-            answer = Response.from_app(self._moto.get_application(inner), {**inner, "wsgi.input": io.BytesIO(body)})
-            answer.get_data()
+    def _by_moto(self, call: Call, form: Mapping[str, str] | None = None) -> Response:
+        body = urlencode(form).encode() if form else call.body
+        inner = {**call.environ, "CONTENT_LENGTH": str(len(body)), "HTTP_X_MOTO_ACCOUNT_ID": call.account}
+        application = MOTO.get_application({**inner, "wsgi.input": io.BytesIO(body)})
+        answer = Response.from_app(application, {**inner, "wsgi.input": io.BytesIO(body)})
+        answer.get_data()
         if answer.status_code >= 400 and "<Code>" in (text := answer.get_data(as_text=True)):
             code = re.search("<Code>(.*?)</Code>", text)
-            self.calls.append((f"moto:{_form(environ, body).get('Action')}", code[1] if code else ""))
+            self.calls.append((f"moto:{call.asked.action}", code[1] if code else ""))
         return answer
-
-    # STS.
-
-    def _exchange(self, form: dict[str, str]) -> Response:
-        gate = self.gate
-        if gate:
-            with self._lock:
-                self.waiting += 1
-            gate.wait(180)
-            with self._lock:
-                self.waiting -= 1
-        token, arn = form.get("WebIdentityToken", ""), form.get("RoleArn", "")
-        account = (re.match(r"arn:aws:iam::([0-9]{12}):role/", arn) or [None, ""])[1]
-        providers = iam_backends[account]["aws"].open_id_providers if account else {}
-        claims = aws_tokens.claims_of(token, self.issuers, lambda issuer: _provider_arn(account, issuer) in providers)
-        aws_tokens.require_its_time(claims, self.clock())
-        provider = providers[_provider_arn(account, claims["iss"])]
-        if aws_tokens.audience(claims) not in provider.client_id_list:
-            raise Refused(400, "InvalidIdentityToken", "Incorrect token audience")
-        role = self._trusting_role(arn, account, provider.arn, claims)
-        duration = int(form.get("DurationSeconds") or 3600)
-        if not 900 <= duration <= min(role.max_session_duration, 43200):
-            message = "The requested DurationSeconds exceeds the MaxSessionDuration set for this role."
-            raise Refused(400, "ValidationError", message)
-        self._require_unseen(claims)
-        return self._assumed(form, role, account, claims, duration)
-
-    def _trusting_role(self, arn: str, account: str, provider: str, claims: Mapping[str, Any]) -> Any:
-        role = next((each for each in iam_backends[account]["aws"].roles.values() if each.arn == arn), None)
-        host = claims["iss"].partition("://")[2]
-        context = {f"{host}:aud": aws_tokens.audience(claims), f"{host}:sub": str(claims["sub"])}
-        wanted = ["sts:AssumeRoleWithWebIdentity"] + (["sts:TagSession"] if TAGS_CLAIM in claims else [])
-        for action in wanted:
-            asked = Question(action=action, resource=arn, context=context)
-            if role is None or not aws_policies.trusts(role.assume_role_policy_document, provider, asked):
-                raise Refused(403, "AccessDenied", f"Not authorized to perform {action}")
-        return role
-
-    def _require_unseen(self, claims: Mapping[str, Any]) -> None:
-        with self._lock:
-            if self.refuses_replays and claims.get("jti") in self._seen:
-                raise Refused(403, "IDPRejectedClaim", "The token was used before")
-            self._seen.add(claims.get("jti", ""))
-
-    def _assumed(
-        self, form: dict[str, str], role: Any, account: str, claims: Mapping[str, Any], duration: int
-    ) -> Response:
-        name, policy = form["RoleSessionName"], form.get("Policy")
-        if policy:
-            _require_policy(policy)
-        tags = {key: values[0] for key, values in claims.get(TAGS_CLAIM, {}).get("principal_tags", {}).items()}
-        key, given = self._made(
-            account=account,
-            arn=f"arn:aws:sts::{account}:assumed-role/{role.name}/{name}",
-            user_id=f"{role.id}:{name}",
-            policies=lambda: _policies_of(role, account),
-            session_policy=policy,
-            tags=tags,
-            seconds=duration,
-        )
-        me = self._principals[key]
-        return _sts("AssumeRoleWithWebIdentity", form, {
-            "Credentials": given,
-            "SubjectFromWebIdentityToken": claims["sub"],
-            "AssumedRoleUser": {"AssumedRoleId": me.user_id, "Arn": me.arn},
-            "PackedPolicySize": len(policy or "") * 100 // 4096,
-            "Provider": _provider_arn(account, claims["iss"]),
-            "Audience": aws_tokens.audience(claims),
-        })  # fmt: skip
-
-    def _session_of_a_key(self, me: Principal, form: dict[str, str]) -> Response:
-        seconds = int(form.get("DurationSeconds") or 43200)
-        _key, given = self._made(account=me.account, arn=me.arn, user_id=me.user_id, policies=me.policies,
-                                 seconds=seconds, of_a_key=True)  # fmt: skip
-        return _sts("GetSessionToken", form, {"Credentials": given})
-
-    def _made(self, *, seconds: int, **who: Any) -> tuple[str, dict[str, str]]:
-        key = f"ASIA{secrets.token_hex(8).upper()}"
-        ends = self.clock() + dt.timedelta(seconds=seconds)
-        me = Principal(secret=secrets.token_urlsafe(30), token=secrets.token_urlsafe(60), ends=ends, **who)
-        self._principals[key] = me
-        expiration = ends.strftime("%Y-%m-%dT%H:%M:%SZ")
-        given = {"AccessKeyId": key, "SecretAccessKey": me.secret, "SessionToken": me.token, "Expiration": expiration}
-        return key, given
 
 
 class Account:
@@ -349,7 +466,7 @@ class Account:
 
     def __init__(self, aws: AwsDouble, number: str, key: str) -> None:
         self.aws, self.number, self._key = aws, number, key
-        self._stacks = aws_stacks.Stacks(self.client("iam"), number, REGION)
+        self._stacks = aws_stacks.Stacks(self.client("iam"), self.client("scheduler"), number, REGION)
 
     def client(self, service: str, region: str = REGION) -> Any:
         """boto3 as somebody who may do anything in this account."""
@@ -382,16 +499,39 @@ class Account:
     def run(self, **tags: str) -> str:
         """A machine of the person's own, with these tags; its id."""
         ec2 = self.client("ec2")
-        image = ec2.describe_images()["Images"][0]["ImageId"]
+        image = ec2.describe_images(Filters=[{"Name": "architecture", "Values": ["x86_64"]}])["Images"][0]["ImageId"]
         named = [{"Key": key.replace("_", "-"), "Value": value} for key, value in tags.items()]
         marks = [{"ResourceType": "instance", "Tags": named}] if named else []
-        made = ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1, TagSpecifications=marks)
+        made = ec2.run_instances(
+            ImageId=image, MinCount=1, MaxCount=1, InstanceType="t3.micro", TagSpecifications=marks
+        )
         return made["Instances"][0]["InstanceId"]
+
+    def marked(self, name: str = "anybinder-broker", value: str | None = None) -> list[str]:
+        """All that is there with this tag: machines that have not ended, disks, interfaces, groups; and schedules."""
+        there = [each.id for each in self._things() if _marked(each, name, value)]
+        return there + self.aws.schedules.of(self.number, name, value)
+
+    def unmarked(self) -> list[str]:
+        """What is there without a tag of ours, and was not there from the beginning."""
+        return [each.id for each in self._things() if not _marked(each, "anybinder-order")]
+
+    def _things(self) -> list[Any]:
+        backend, lives = ec2_backends[self.number][REGION], self.aws.machines.lives.values()
+        alive = [life.machine for life in lives if life.account == self.number and not life.gone_at]
+        groups = [group for of_vpc in backend.groups.values() for group in of_vpc.values() if group.name != "default"]
+        return [*alive, *backend.volumes.values(), *backend.enis.values(), *groups]
+
+
+def _marked(thing: Any, name: str, value: str | None = None) -> bool:
+    return any(tag["key"] == name and value in (None, tag["value"]) for tag in thing.get_tags())
 
 
 def _form(environ: Mapping[str, Any], body: bytes) -> dict[str, str]:
     """The parameters of the query protocols; of JSON ones the action, and lists as the query protocols write them."""
     target = environ.get("HTTP_X_AMZ_TARGET", "")
+    if not target and "x-www-form-urlencoded" not in environ.get("CONTENT_TYPE", ""):
+        return {}
     if not target:
         return dict(parse_qsl(body.decode(), keep_blank_values=True))
     lists = {
@@ -410,7 +550,8 @@ def _signature(environ: Mapping[str, Any], body: bytes, key: str, me: Principal)
     head = environ["HTTP_AUTHORIZATION"]
     signed = head.partition("SignedHeaders=")[2].partition(",")[0].split(";")
     headers = {name: _header(environ, name) for name in signed}
-    url = f"http://{environ['HTTP_HOST']}{environ.get('PATH_INFO') or '/'}"
+    query = f"?{environ['QUERY_STRING']}" if environ.get("QUERY_STRING") else ""
+    url = f"http://{environ['HTTP_HOST']}{environ.get('PATH_INFO') or '/'}{query}"
     request = AWSRequest(method=environ["REQUEST_METHOD"], url=url, data=body, headers=headers)
     request.context["timestamp"] = environ["HTTP_X_AMZ_DATE"]
     region, service = _scope(environ)
@@ -423,33 +564,12 @@ def _header(environ: Mapping[str, Any], name: str) -> str:
     return environ.get(f"HTTP_{plain}") or environ.get(plain, "")
 
 
-def _sts(operation: str, form: Mapping[str, str], result: Mapping[str, Any]) -> Response:
-    """An answer of STS, written by the SDK's own description of it; what that does not know fails here."""
-    model = MODELS.operation_model(operation)
-    asked = {key: int(value) if key == "DurationSeconds" else value for key, value in form.items()
-             if key not in ("Action", "Version")}  # fmt: skip
-    report = ParamValidator().validate(asked, model.input_shape)
-    unknown = set(asked) - set(model.input_shape.members)
-    if report.has_errors() or unknown:
-        raise Refused(400, "ValidationError", report.generate_report() or f"Unknown parameters: {unknown}")
-    body = _xml(model.output_shape, result)
-    text = f"<{operation}Response><{operation}Result>{body}</{operation}Result>{_request_id()}</{operation}Response>"
-    return Response(text, content_type="text/xml")
-
-
-def _request_id() -> str:
-    return "<ResponseMetadata><RequestId>00000000-0000-0000-0000-000000000000</RequestId></ResponseMetadata>"
-
-
-def _xml(shape: Any, value: Any) -> str:
-    if shape.type_name != "structure":
-        return str(value).replace("&", "&amp;").replace("<", "&lt;")
-    return "".join(f"<{key}>{_xml(shape.members[key], each)}</{key}>" for key, each in value.items())
-
-
 def _refusal(service: str, refusal: Refused) -> Response:
     said = refusal.message.replace("&", "&amp;").replace("<", "&lt;")
     error = f"<Code>{refusal.code}</Code><Message>{said}</Message>"
+    if service == "scheduler":
+        text, kind = json.dumps({"Message": refusal.message}), {"x-amzn-ErrorType": refusal.code}
+        return Response(text, refusal.status, kind, content_type="application/json")
     if service == "ssm":
         text = json.dumps({"__type": refusal.code, "message": refusal.message})
         return Response(text, refusal.status, content_type="application/x-amz-json-1.1")
@@ -461,32 +581,4 @@ def _refusal(service: str, refusal: Refused) -> Response:
 
 
 def _denial(service: str) -> str:
-    return "AccessDeniedException" if service == "ssm" else "AccessDenied"
-
-
-def _provider_arn(account: str, issuer: str) -> str:
-    url = urlsplit(issuer)
-    return f"arn:aws:iam::{account}:oidc-provider/{url.netloc}{url.path}"
-
-
-def _principal_of(user: Any, account: str, secret: str) -> Principal:
-    return Principal(
-        account=account, arn=user.arn, user_id=user.id, secret=secret, policies=lambda: _policies_of(user, account)
-    )
-
-
-def _policies_of(owner: Any, account: str) -> list[Any]:
-    managed = [policy.document for policy in getattr(owner, "managed_policies", {}).values()]
-    return [*owner.policies.values(), *managed]
-
-
-def _require_policy(policy: str) -> None:
-    if len(policy) > 2048:
-        raise Refused(400, "PackedPolicyTooLarge", "Packed policy consumes more than 100% of allotted space.")
-    try:
-        statements = json.loads(policy)["Statement"]
-        well = all(each["Effect"] in ("Allow", "Deny") and each["Action"] and each["Resource"] for each in statements)
-    except (ValueError, KeyError, TypeError):
-        well = False
-    if not well:
-        raise Refused(400, "MalformedPolicyDocument", "The policy is not in the valid JSON format.")
+    return "AccessDeniedException" if service in ("ssm", "scheduler") else "AccessDenied"

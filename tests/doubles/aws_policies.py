@@ -14,8 +14,11 @@ from typing import Any
 
 from moto.ec2.models import ec2_backends
 
+from tests.doubles.aws_models import Asked
+
 CREATED_BY_A_RUN = ("instance", "volume", "network-interface")
-TARGETS = {"InstanceId": "instance", "GroupId": "security-group", "VolumeId": "volume", "ResourceId": "instance"}
+TARGETS = {"InstanceId": "instance", "GroupId": "security-group", "VolumeId": "volume", "ResourceId": "instance",
+           "NetworkInterfaceId": "network-interface"}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,21 +46,23 @@ def first_denied(
     return None
 
 
-def trusts(document: Any, principal: str, question: Question) -> bool:
-    """Whether a role's trust policy lets this identity provider do this."""
+def trusts(document: Any, principal: str, question: Question, *, kind: str = "Federated") -> bool:
+    """Whether a role's trust policy lets this identity provider, or this service, do this."""
     return any(
         statement["Effect"] == "Allow"
-        and principal in _list(statement["Principal"].get("Federated", []))
+        and principal in _list(statement["Principal"].get(kind, []))
         and _matches(statement["Action"], question.action)
         and _conditions_hold(statement.get("Condition", {}), question.context)
         for statement in _list(_document(document)["Statement"])
     )
 
 
-def of_a_request(service: str, action: str, form: Mapping[str, str], account: str, region: str) -> Iterator[Question]:
-    """What AWS asks itself of one call to EC2 or SSM."""
-    context = {"aws:RequestedRegion": region}
-    if service != "ec2":
+def of_a_request(asked: Asked, form: Mapping[str, str], account: str, region: str) -> Iterator[Question]:
+    """What AWS asks itself of one call to EC2, SSM or EventBridge Scheduler."""
+    context, service, action = {"aws:RequestedRegion": region}, asked.service, asked.action
+    if service == "scheduler":
+        yield from _of_a_schedule(asked, account, region, context)
+    elif service != "ec2":
         yield from _of_another(service, action, form, region, context)
     elif action == "RunInstances":
         yield from _of_a_run(form, account, region, context)
@@ -73,6 +78,16 @@ def of_a_request(service: str, action: str, form: Mapping[str, str], account: st
         yield Question(action=f"ec2:{action}", context=context)
 
 
+def _of_a_schedule(asked: Asked, account: str, region: str, context: Mapping[str, str]) -> Iterator[Question]:
+    """Whoever makes one hands a role on, and is asked whether they may."""
+    name, group = asked.parameters.get("Name"), asked.parameters.get("GroupName", "default")
+    resource = f"arn:aws:scheduler:{region}:{account}:schedule/{group}/{name}" if name else "*"
+    yield Question(action=f"scheduler:{asked.action}", resource=resource, context=context)
+    if role := asked.parameters.get("Target", {}).get("RoleArn"):
+        passed = {**context, "iam:PassedToService": "scheduler.amazonaws.com"}
+        yield Question(action="iam:PassRole", resource=role, context=passed)
+
+
 def _of_another(
     service: str, action: str, form: Mapping[str, str], region: str, context: Mapping[str, str]
 ) -> Iterator[Question]:
@@ -83,7 +98,8 @@ def _of_another(
 
 
 def _of_a_run(form: Mapping[str, str], account: str, region: str, context: Mapping[str, str]) -> Iterator[Question]:
-    for kind in CREATED_BY_A_RUN:
+    spot = ["spot-instances-request"] if form.get("InstanceMarketOptions.MarketType") == "spot" else []
+    for kind in (*CREATED_BY_A_RUN, *spot):
         yield from _created("RunInstances", kind, form, account, region, context)
     yield Question(
         action="ec2:RunInstances", resource=f"arn:aws:ec2:{region}::image/{form.get('ImageId', '')}", context=context

@@ -1,4 +1,4 @@
-"""CloudFormation as far as our template needs it: parameters, conditions, `Ref`, `Fn::Sub`, and two kinds of resources.
+"""CloudFormation as far as our template needs it: parameters, conditions, `Ref`, `Fn::Sub`, and four kinds of resources.
 
 moto has one, which knows no identity providers and wants more packages. This reads the very template that people are
 given and makes what it says by IAM's own API. What it does not know fails here.
@@ -13,14 +13,14 @@ from typing import Any
 
 import yaml
 
-MADE = {"AWS::IAM::OIDCProvider", "AWS::IAM::Role"}
+MADE = {"AWS::IAM::OIDCProvider", "AWS::IAM::Role", "AWS::IAM::Policy", "AWS::Scheduler::ScheduleGroup"}
 
 
 class Stacks:
-    """The stacks of one account; `iam` is its owner's client."""
+    """The stacks of one account; `iam` and `scheduler` are its owner's clients."""
 
-    def __init__(self, iam: Any, account: str, region: str) -> None:
-        self.iam, self.account, self.region = iam, account, region
+    def __init__(self, iam: Any, scheduler: Any, account: str, region: str) -> None:
+        self.iam, self.scheduler, self.account, self.region = iam, scheduler, account, region
         self.made: dict[str, dict[str, tuple[str, str, bool]]] = {}
         """By stack and resource: its kind, its name, and whether it stays when the stack goes."""
 
@@ -40,20 +40,43 @@ class Stacks:
                 continue
             stays = str(resource.get("DeletionPolicy", "")).startswith("Retain")
             asked = _resolved(resource["Properties"], values)
-            make = self._role if resource["Type"].endswith("Role") else self._provider
-            had[name] = (resource["Type"], make(asked, known=name in had), stays)
+            made = self._make(resource["Type"], asked, known=name in had)
+            values[name] = made  # what `Ref` means of it
+            had[name] = (resource["Type"], made, stays)
 
     def delete(self, stack: str) -> None:
         """Remove what it made, but for what its template says is to stay."""
-        for kind, name, stays in self.made.pop(stack).values():
-            if stays:
+        for kind, name, stays in reversed(self.made.pop(stack).values()):
+            if stays or kind.endswith("Policy"):  # which goes with its role
                 continue
-            if kind.endswith("Role"):
+            if kind.endswith("ScheduleGroup"):
+                self.scheduler.delete_schedule_group(Name=name)
+            elif kind.endswith("Role"):
                 for policy in self.iam.list_role_policies(RoleName=name)["PolicyNames"]:
                     self.iam.delete_role_policy(RoleName=name, PolicyName=policy)
                 self.iam.delete_role(RoleName=name)
             else:
                 self.iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=name)
+
+    def _make(self, kind: str, asked: Mapping[str, Any], *, known: bool) -> str:
+        makers = {
+            "OIDCProvider": self._provider,
+            "Role": self._role,
+            "Policy": self._policy,
+            "ScheduleGroup": self._group,
+        }
+        return makers[kind.rpartition("::")[2]](asked, known=known)
+
+    def _policy(self, asked: Mapping[str, Any], *, known: bool) -> str:
+        for role in asked["Roles"]:
+            document = _text(asked["PolicyDocument"])
+            self.iam.put_role_policy(RoleName=role, PolicyName=asked["PolicyName"], PolicyDocument=document)
+        return str(asked["PolicyName"])
+
+    def _group(self, asked: Mapping[str, Any], *, known: bool) -> str:
+        if not known:
+            self.scheduler.create_schedule_group(Name=asked["Name"])
+        return str(asked["Name"])
 
     def _provider(self, asked: Mapping[str, Any], *, known: bool) -> str:
         if known:

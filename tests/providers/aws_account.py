@@ -27,6 +27,19 @@ LAUNCH = Connection(kind="web_identity", settings={"account": ACCOUNT}, subject=
 REAP = replace(LAUNCH, purpose=Purpose.REAP)
 
 
+class Clock:
+    """The time in AWS: ours, and as much later as a test says."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+    def advance(self, seconds: float) -> None:
+        self.ahead += timedelta(seconds=seconds)
+
+
 class OverAws:
     """Mixed in where tests need an account that is connected."""
 
@@ -36,8 +49,12 @@ class OverAws:
             yield issuer
 
     @pytest.fixture
-    def aws(self, issuer: IssuerDouble) -> Iterator[AwsDouble]:
-        with AwsDouble(issuers={issuer.issuer: issuer.url}) as aws:
+    def clock(self) -> Clock:
+        return Clock()
+
+    @pytest.fixture
+    def aws(self, issuer: IssuerDouble, clock: Clock) -> Iterator[AwsDouble]:
+        with AwsDouble(issuers={issuer.issuer: issuer.url}, clock=clock) as aws:
             yield aws
 
     @pytest.fixture

@@ -15,8 +15,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from providers.aws import AwsProvider, clients, guides, narrowing
-from providers.base import Connection, Order, Purpose, Resources
-from providers.contract import AccountContract, Faults, ProviderContract
+from providers.base import Connection, Purpose
+from providers.contract import ProviderContract
 from providers.errors import (
     BadCredential,
     InvalidOrder,
@@ -25,30 +25,15 @@ from providers.errors import (
 )
 from tests.doubles.aws_double import ACCOUNT, ANYTHING
 from tests.providers.aws_account import BROKER, LAUNCH, REAP, SUBJECT, TAG, TRUST, OverAws, token
+from tests.providers.aws_faults import AwsFaults
 
 
-class AwsFaults(Faults):
-    def __init__(self, aws):
-        self.aws = aws
-
-    def knows(self, fault, call):
-        return (fault, call) == ("unavailable", "sign_in")  # whichever of the two exchanges it is
-
-    def arrange(self, fault, call, *, times=1):
-        for exchange in ("AssumeRoleWithWebIdentity", "GetSessionToken"):
-            self.aws.fail(exchange, 503, "ServiceUnavailable", times=times)
-
-
-class TestAccounts(OverAws, AccountContract):
-    """The contract, of a provider that does not buy yet, without a key."""
-
-    test_it_introduces_itself = ProviderContract.test_the_class_introduces_itself_to_people
-    test_making_one_touches_no_network = ProviderContract.test_making_one_touches_no_network
-    test_a_missing_setting_is_refused = ProviderContract.test_a_missing_required_setting_is_refused_with_a_sentence
+class TestAws(OverAws, ProviderContract):
+    """The contract, for somebody whose account trusts this broker."""
 
     @pytest.fixture
-    def connection(self, account):
-        return LAUNCH
+    def connection(self, account, broker):
+        return replace(LAUNCH, broker=broker)
 
     @pytest.fixture
     def bad_connection(self, account):
@@ -59,15 +44,34 @@ class TestAccounts(OverAws, AccountContract):
         return lambda connection: token(issuer, connection)
 
     @pytest.fixture
-    def faults(self, aws):
-        return AwsFaults(aws)
+    def broker(self):
+        return BROKER
 
-
-class TestAccountsWithAKey(TestAccounts):
     @pytest.fixture
-    def connection(self, account, provider):
-        key, secret = account.access_key(provider.guide("access_key", TRUST, {}).download["anybinder-policy.json"])
-        return Connection(kind="access_key", settings={"access_key_id": key}, secret=secret, broker=BROKER)
+    def faults(self, aws, provider):
+        return AwsFaults(aws, provider)
+
+    @pytest.fixture
+    def advance(self, clock):
+        return clock.advance
+
+    @pytest.fixture
+    def billed(self, account):
+        return lambda order: account.marked("anybinder-order", order)
+
+    @pytest.fixture
+    def untagged(self, account):
+        return account.unmarked
+
+
+class TestAwsWithAKey(TestAws):
+    """The contract, for somebody who gave a key that may do what the guide says."""
+
+    @pytest.fixture
+    def connection(self, account, provider, broker):
+        trust = replace(TRUST, broker=broker)
+        key, secret = account.access_key(provider.guide("access_key", trust, {}).download["anybinder-policy.json"])
+        return Connection(kind="access_key", settings={"access_key_id": key}, secret=secret, broker=broker)
 
     @pytest.fixture
     def bad_connection(self, connection):
@@ -239,20 +243,6 @@ class TestRefusals(OverAws):
         assert place.partition == partition
         assert clients._client("sts", place, None).meta.endpoint_url == f"https://{host}"
 
-    def test_buying_is_refused_with_one_honest_sentence(self, provider, account, issuer):
-        credential = provider.sign_in(LAUNCH, token(issuer))
-        verbs = (
-            lambda: provider.offers(credential, Resources()),
-            lambda: provider.provision(credential, Order.__new__(Order)),
-            lambda: provider.describe(credential, "i-1"),
-            lambda: provider.terminate(credential, "i-1", "o"),
-            lambda: provider.instances(credential, BROKER),
-        )
-        for verb in verbs:
-            with pytest.raises(InvalidOrder, match="machines cannot be started yet"):
-                verb()
-        assert not provider.buys
-
 
 class TestNarrowing(OverAws):
     """What a credential can really do in the account, tried with boto3."""
@@ -264,9 +254,7 @@ class TestNarrowing(OverAws):
 
     def run(self, caller, tags, kinds=("instance", "volume", "network-interface")):
         marks = [{"ResourceType": kind, "Tags": tags} for kind in kinds]
-        image = caller.ask(
-            "ssm", "GetParameters", Names=["/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"]
-        )
+        image = caller.ask("ssm", "GetParameters", Names=["/aws/service/debian/release/13/latest/amd64"])
         return caller.ask("ec2", "RunInstances", ImageId=image["Parameters"][0]["Value"], InstanceType="t3.micro",
                           MinCount=1, MaxCount=1, TagSpecifications=marks)["Instances"][0]["InstanceId"]  # fmt: skip
 
@@ -332,6 +320,10 @@ class TestChecking(OverAws):
         assert found == {
             "sts:GetCallerIdentity": True,
             "ec2:DescribeInstances": True,
+            "ec2:DescribeVolumes": True,
+            "ec2:DescribeNetworkInterfaces": True,
+            "ec2:DescribeSecurityGroups": True,
+            "ec2:DescribeInstanceTypes": True,
             "ec2:DescribeInstanceTypeOfferings": True,
             "ec2:DescribeSubnets": True,
             "ssm:GetParameters": True,
@@ -340,6 +332,7 @@ class TestChecking(OverAws):
             "ec2:CreateTags": True,
             "ec2:TerminateInstances": None,
             "ec2:DeleteSecurityGroup": None,
+            "scheduler:ListSchedules": True,
         }
         assert [each.name for each in self.check(provider, issuer, REAP)][:2] == [
             "sts:GetCallerIdentity",
@@ -386,9 +379,9 @@ class TestChecking(OverAws):
         assert (found.works, "aws ec2 create-default-vpc --region eu-central-1" in found.fix) == (False, True)
 
     def test_what_cannot_be_told_is_not_guessed(self, provider, account, issuer, aws):
-        aws.fail("RunInstances", 400, "Unsupported", "Not in this zone")
+        aws.fail("RunInstances", 400, "InvalidParameterCombination", "Not like this")
         found = {each.name: each for each in self.check(provider, issuer)}["ec2:RunInstances"]
-        assert (found.works, "Unsupported" in found.fix) == (None, True)
+        assert (found.works, "InvalidParameterCombination" in found.fix) == (None, True)
 
     def test_the_users_policy_of_the_guide_is_enough_for_a_key(self, provider, account):
         policy = provider.guide("access_key", TRUST, {}).download["anybinder-policy.json"]
