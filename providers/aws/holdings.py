@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC
 from typing import Any
 
 from providers.aws import marks, schedules
@@ -152,7 +153,7 @@ def instance(machine: Mapping[str, Any], left: Iterable[Part] = ()) -> Instance:
         tag=marks.read(machine),
         state=InstanceState.STOPPING if state is InstanceState.GONE and names else state,
         detail=machine.get("StateReason", {}).get("Message", "") or machine.get("StateTransitionReason", ""),
-        created_at=machine.get("LaunchTime"),
+        created_at=machine["LaunchTime"].astimezone(UTC) if "LaunchTime" in machine else None,
         parts=names,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from providers.aws import networks, sizes
@@ -63,7 +63,7 @@ def made(caller: Caller, wanted: Wanted, asked: Resources, prices: Iterable[Pric
     if not fit:
         return []
     known = {(price.machine, price.spot): price for price in prices}
-    ways = sorted(_ways(fit, known, spot=wanted.spot), key=lambda way: _rank(*way))[: MOST * (2 if wanted.spot else 1)]
+    ways = _ways(fit, known, spot=wanted.spot)
     network = networks.found(caller, wanted.region, wanted.subnets)
     zones = sizes.zones(caller, {size.name for size, _, _ in ways})
     disk = max(asked.disk_gb or 0, wanted.disk_gb)
@@ -77,11 +77,11 @@ def made(caller: Caller, wanted: Wanted, asked: Resources, prices: Iterable[Pric
 
 def _ways(
     fit: Sequence[Size], known: Mapping[tuple[str, bool], Price], *, spot: bool
-) -> Iterator[tuple[Size, bool, Price | None]]:
-    for size in fit:
-        yield size, False, known.get((size.name, False))
-        if spot and size.spot:
-            yield size, True, known.get((size.name, True))
+) -> list[tuple[Size, bool, Price | None]]:
+    """The cheapest types, each as it is and, where it can be had so, as a spot machine."""
+    plain = sorted(((size, False, known.get((size.name, False))) for size in fit), key=lambda way: _rank(*way))[:MOST]
+    risky = [(size, True, known.get((size.name, True))) for size, _, _ in plain if spot and size.spot]
+    return sorted([*plain, *risky], key=lambda way: _rank(*way))
 
 
 def _rank(size: Size, spot: bool, price: Price | None) -> tuple[object, ...]:
