@@ -92,6 +92,8 @@ def bench(options: Sequence[str]) -> list[Command]:
 SUITES = (
     Suite(name="unit", about="linters, types, arrows, and every part by itself", minutes=20, commands=unit,
           needs=(servers.GIT, servers.POSTGRES, servers.REDIS, registry.NEED, servers.CLOUD_INIT)),
+    Suite(name="contract", about="every promise of a provider, over each double; and that each broken copy is caught", minutes=8,
+          commands=tests_in("contract"), needs=(servers.GIT,)),
     Suite(name="journeys", about="whole flows, embedded and on PostgreSQL, Redis and Celery", minutes=15,
           commands=tests_in("journeys"), needs=(servers.GIT, servers.POSTGRES, servers.REDIS)),
     Suite(name="browser", about="a person in a real Chromium", minutes=12, commands=tests_in("browser"),

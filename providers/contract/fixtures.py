@@ -6,14 +6,30 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from providers.base import Boot, Connection, Credential, Instance, InstanceState, Offer, Order, Provider, Resources, Tag
+from providers.base import (
+    Boot,
+    Connection,
+    Credential,
+    Instance,
+    InstanceState,
+    Offer,
+    Order,
+    Provider,
+    Request,
+    Resources,
+    Tag,
+)
+from providers.contract.spending import Purse, of_this_run
 
 GONE = InstanceState.GONE
+LASTS = timedelta(hours=1)
 TOKEN = "a-one-time-token-nobody-may-see"  # noqa: S105 - stands in for a secret, to look for where it must not be
 
 FreshToken = Callable[[Connection], str | None]
@@ -31,6 +47,9 @@ class Faults:
     hidden           an instance shows in lists only after `lists_within`
     """
 
+    quota = permission = ""
+    """The double's own name for the quota that is used up, and for the permission that is missing: sentences have it."""
+
     def knows(self, fault: str, call: str) -> bool:  # noqa: ARG002
         return False
 
@@ -38,8 +57,12 @@ class Faults:
         """The next `times` calls of this verb meet this fault."""
 
     def die(self, instance: Instance) -> None:  # noqa: ARG002
-        """The machine ends by itself, now."""
+        """The machine ends by itself, now; what can stay behind of it, stays."""
         pytest.skip("no machine can be made to die here")
+
+    def power_off(self, instance: Instance) -> None:  # noqa: ARG002
+        """The machine's operating system powers it off, now."""
+        pytest.skip("no machine can be powered off from inside here")
 
     def clear(self) -> None:
         """Everything works again."""
@@ -110,7 +133,42 @@ class Fixtures:
         """What the account holds without a tag; None where the cloud cannot say."""
         return None
 
+    @pytest.fixture
+    def labelled(self) -> Callable[[str], Mapping[str, Mapping[str, str]]] | None:
+        """The labels of each thing that was made for an order, as the cloud has them; None where it cannot say."""
+        return None
+
+    @pytest.fixture
+    def bought_in(self) -> Callable[[str], str | None] | None:
+        """The zone that what was bought for an order is in; None where the cloud has none or cannot say."""
+        return None
+
+    @pytest.fixture
+    def console_says(self) -> str:
+        """Words that a machine writes to its console when it has booted; empty where this is not known."""
+        return ""
+
+    @pytest.fixture
+    def reads_user_data(self) -> bool:
+        """False for drivers that start the agent themselves: they hand no user data to anybody."""
+        return True
+
+    @pytest.fixture
+    def send(self) -> Callable[[Request, Mapping[str, str]], tuple[int, Mapping[str, str]]]:
+        """Sends what a machine would send, with these headers more; status and headers of the answer."""
+        return over_https
+
+    @pytest.fixture
+    def real(self) -> bool:
+        """True where what is bought costs money: then nothing is bought without `--contract-spend`."""
+        return False
+
     # What the tests are written in.
+
+    @pytest.fixture
+    def purse(self, real: bool, request: pytest.FixtureRequest) -> Purse | None:
+        """What may be spent; None where nothing costs anything."""
+        return of_this_run(request.config) if real else None
 
     @pytest.fixture
     def credential(self, provider: Provider, connection: Connection, fresh_token: FreshToken) -> Credential:
@@ -126,14 +184,30 @@ class Fixtures:
 
     @pytest.fixture
     def make_order(
-        self, provider: Provider, credential: Credential, offer: Offer, boot: Boot, broker: str, faults: Faults
+        self,
+        provider: Provider,
+        credential: Credential,
+        offer: Offer,
+        boot: Boot,
+        broker: str,
+        faults: Faults,
+        purse: Purse | None,
     ) -> Iterator[MakeOrder]:
         """Makes orders, and ends whatever was bought with them when the test is over."""
         made: list[Order] = []
 
-        def make(order_id: str | None = None, *, of: str = broker, offer: Offer = offer) -> Order:
+        def make(
+            order_id: str | None = None,
+            *,
+            of: str = broker,
+            offer: Offer = offer,
+            boot: Boot = boot,
+            lasts: timedelta = LASTS,
+        ) -> Order:
+            if purse is not None:
+                purse.promise(offer, lasts)
             order_id = order_id or new_id()
-            until = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+            until = datetime.now(UTC).replace(microsecond=0) + lasts
             tag = Tag(broker=of, launch=f"l{len(made)}", order=order_id, until=until)
             made.append(Order(id=order_id, offer=offer, tag=tag, boot=boot))
             return made[-1]
@@ -191,6 +265,18 @@ class Fixtures:
     @pytest.fixture
     def orders_listed(self, provider: Provider, credential: Credential, broker: str) -> Callable[[], list[str]]:
         return lambda: sorted(i.tag.order for i in provider.instances(credential, broker) if i.tag)
+
+
+def over_https(request: Request, more: Mapping[str, str]) -> tuple[int, Mapping[str, str]]:
+    """As a machine sends it: with nothing but the standard library."""
+    headers = {**request.headers, **more}
+    asked = urllib.request.Request(request.url, request.body.encode() or None, headers, method=request.method)  # noqa: S310 - to a double or a cloud
+    try:
+        with urllib.request.urlopen(asked, timeout=20) as answer:  # noqa: S310
+            return answer.status, answer.headers
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, refused.headers
 
 
 def new_id() -> str:

@@ -9,13 +9,14 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from decimal import Decimal
 
 import pytest
 
 from providers.base import CALL_SECONDS, InstanceState, Offer, Purpose, Resources
 from providers.contract.accounts import AccountContract
 from providers.contract.fixtures import GONE, TOKEN, new_id
+from providers.contract.machines import MachineContract
+from providers.contract.offers import OfferContract
 from providers.errors import (
     BadCredential,
     InvalidOrder,
@@ -30,7 +31,7 @@ AT_ONCE = 5  # seconds: no machine boots or ends as soon, and no cloud answers m
 VERBS = ("offers", "provision", "describe", "terminate", "instances")
 
 
-class ProviderContract(AccountContract):
+class ProviderContract(AccountContract, OfferContract, MachineContract):
     """Subclass, override the fixtures, and run."""
 
     # The class, and what it is configured with.
@@ -71,32 +72,6 @@ class ProviderContract(AccountContract):
         assert provider.instances(provider.sign_in(connection, fresh_token(connection)), broker) == []
         assert untagged is None or untagged() == []
         assert with_every_bill is None or with_every_bill() == []
-
-    # offers
-
-    def test_offers_come_cheapest_first(self, provider, credential):
-        prices = [o.price_per_hour for o in provider.offers(credential, Resources()) if o.price_per_hour is not None]
-        assert prices == sorted(prices)
-        assert all(isinstance(price, Decimal) and price >= 0 for price in prices)
-
-    def test_offers_have_names_of_their_own(self, provider, credential):
-        offers = provider.offers(credential, Resources())
-        assert offers
-        assert len({offer.id for offer in offers}) == len(offers)
-        assert all(offer.title and offer.currency for offer in offers)
-
-    def test_nothing_is_offered_where_nothing_fits(self, provider, credential):
-        assert provider.offers(credential, Resources(memory_mb=10**9)) == []
-
-    def test_what_is_offered_is_as_large_as_asked(self, provider, credential):
-        asked = Resources(cpu=0.5, memory_mb=64)
-        for offer in provider.offers(credential, asked):
-            assert (offer.resources.cpu or asked.cpu) >= asked.cpu
-            assert (offer.resources.memory_mb or asked.memory_mb) >= asked.memory_mb
-
-    def test_a_lack_of_capacity_is_found_by_buying_not_by_asking(self, provider, credential, with_fault):
-        with_fault("no_capacity", "provision")
-        assert provider.offers(credential, Resources())
 
     # provision
 
@@ -186,13 +161,15 @@ class ProviderContract(AccountContract):
         ],
     )
     def test_a_refusal_says_what_to_do_next_and_leaves_nothing(
-        self, provider, credential, make_order, orders_listed, with_fault, fault, error
+        self, provider, credential, make_order, orders_listed, faults, with_fault, fault, error
     ):
+        """In a sentence that has the quota's or the permission's own name."""
         with_fault(fault, "provision")
         with pytest.raises(ProviderError) as refused:
             provider.provision(credential, make_order())
         assert type(refused.value) is error
         assert re.search(r"\w+ .*\.$", str(refused.value)), "a sentence for the person"
+        assert getattr(faults, fault, "") in str(refused.value), "it names the quota or the permission"
         assert TOKEN not in str(refused.value)
         assert orders_listed() == []
 
@@ -271,6 +248,15 @@ class ProviderContract(AccountContract):
     def test_it_can_be_ended_before_it_has_booted(self, provider, credential, make_order, end, with_fault, billed):
         with_fault("slow_boot", "provision")
         bought = provider.provision(credential, make_order())
+        end(bought.id, bought.tag.order)
+        assert billed is None or billed(bought.tag.order) == []
+
+    def test_what_is_ending_can_be_ended_again(self, provider, another, credential, buy, end, with_fault, billed):
+        bought = buy()
+        with_fault("slow_end", "terminate")
+        provider.terminate(credential, bought.id, bought.tag.order)
+        assert provider.describe(credential, bought.id).state is InstanceState.STOPPING
+        another().terminate(credential, bought.id, bought.tag.order)
         end(bought.id, bought.tag.order)
         assert billed is None or billed(bought.tag.order) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,11 +18,15 @@ from providers.fake.machine import Machine
 Met = Mapping[str, Fault]
 Answer = tuple[int, dict[str, Any]]
 
+USER_DATA_MOST = 16_384
+SWITCH_SECONDS = 30 * 86_400.0
 OFFERS = (
     {"id": "small-a", "zone": "a", "title": "Small in zone a", "cpu": 2, "memory_mb": 4096, "price_per_hour": "0.05"},
     {"id": "small-b", "zone": "b", "title": "Small in zone b", "cpu": 2, "memory_mb": 4096, "price_per_hour": "0.06"},
     {"id": "large-a", "zone": "a", "title": "Large in zone a", "cpu": 8, "memory_mb": 32768, "price_per_hour": "0.40"},
 )
+SPOT = {"id": "spot-a", "zone": "a", "title": "Small spot in zone a", "cpu": 2, "memory_mb": 4096, "price_per_hour": "0.02",
+        "risk": "It may be taken away at any time."}  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -38,6 +43,8 @@ class Options:
     """A machine powers itself off so long after its tag's `until`; None: it does not."""
     credential_seconds: float = 900
     usual_seconds: float = 1
+    spot: bool = False
+    """Whether machines are offered that may be taken away."""
     key: str = "the-fake-key"
     session: str = "jupyter"
     """What its machines serve: `jupyter`, or `app`."""
@@ -102,6 +109,7 @@ class Cloud:
     def _reset(self) -> None:
         self.options = Options()
         self._things: dict[str, Thing] = {}
+        self._switches: dict[str, str] = {}
 
     def reset(self) -> None:
         """Nothing was ever bought. Names are not used again."""
@@ -130,16 +138,21 @@ class Cloud:
 
     def offers(self, asked: Mapping[str, Any], met: Met) -> dict[str, Any]:  # noqa: ARG002
         rest = {"disk_gb": 50, "gpu": 0, "usual_seconds": self.options.usual_seconds}
-        return {"offers": [{**offer, **rest} for offer in OFFERS]}
+        return {"offers": [{**rest, **offer} for offer in self._offers()]}
+
+    def _offers(self) -> tuple[dict[str, Any], ...]:
+        return (SPOT, *OFFERS) if self.options.spot else OFFERS
 
     def provision(self, asked: Mapping[str, Any], met: Met) -> dict[str, Any]:
         """One client token, one machine, for ever; what a first try has half made, the next uses."""
         group = asked["client_token"] or self._name("call")
         if found := self._made_by(group, "machine"):
             return self._shown(found[0])
-        offer = next((offer for offer in OFFERS if offer["id"] == asked["offer"]), None)
+        offer = next((offer for offer in self._offers() if offer["id"] == asked["offer"]), None)
         if offer is None:
             raise Refused("invalid_order", f"There is no offer {asked['offer']!r}.")
+        if (size := len(asked.get("user_data", "").encode())) > USER_DATA_MOST:
+            raise Refused("invalid_order", f"User data may have {USER_DATA_MOST} bytes, and has {size}.")
         shows = self._clock.now() + _seconds(met, "hidden", self.options.list_seconds)
         if not self._made_by(group, "disk", "address"):
             for part in asked["parts"]:
@@ -245,6 +258,18 @@ class Cloud:
                 shown.setdefault(thing.group, thing)
         return {"instances": [self._shown(thing) for thing in shown.values()]}
 
+    def make_switch(self, asked: Mapping[str, Any], met: Met) -> dict[str, Any]:  # noqa: ARG002
+        """A word that ends this one machine and what belongs to it."""
+        word = secrets.token_urlsafe(16)
+        self._switches[word] = asked["id"]
+        return {"word": word, "ends_at": self._clock.now() + SWITCH_SECONDS}
+
+    def pull_switch(self, asked: Mapping[str, Any], met: Met) -> dict[str, Any]:
+        """What a machine may ask without being signed in."""
+        if asked["word"] not in self._switches:
+            raise Refused("bad_credential")
+        return self.terminate({"id": self._switches[asked["word"]], "labels": {"": ""}, "parts": True}, met)
+
     def logs(self, asked: Mapping[str, Any], met: Met) -> dict[str, Any]:  # noqa: ARG002
         found = self._things.get(asked["id"])
         return {"text": found.machine.console() if isinstance(found, MachineThing) else ""}
@@ -286,7 +311,7 @@ class Cloud:
         """What a fault's `where` can ask for."""
         named = self._things.get(asked.get("id") or "")
         labels = asked.get("labels") or (named.labels if named else {})
-        offer = next((offer for offer in OFFERS if offer["id"] == asked.get("offer")), {})
+        offer = next((offer for offer in (*OFFERS, SPOT) if offer["id"] == asked.get("offer")), {})
         return {
             "id": asked.get("id"),
             "offer": asked.get("offer"),
@@ -305,6 +330,7 @@ class Cloud:
             "created_at": thing.created,
             "parts": parts,
             "offer": getattr(thing, "offer", None),
+            "zone": getattr(thing, "zone", None),
             "pid": thing.machine.pid if isinstance(thing, MachineThing) else None,
         }
 

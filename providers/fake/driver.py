@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -12,6 +13,7 @@ from providers.base import (
     Assertion,
     Connection,
     Credential,
+    DeadMan,
     Guide,
     Instance,
     InstanceState,
@@ -21,6 +23,7 @@ from providers.base import (
     Permission,
     Provider,
     Purpose,
+    Request,
     Resources,
     Setting,
     Tag,
@@ -46,6 +49,8 @@ ERRORS = {
 }
 STATES = {"pending": InstanceState.PENDING, "running": InstanceState.RUNNING, "gone": InstanceState.GONE}
 PARTS = ("disk", "address")
+SWITCH_URL = "https://fake.invalid"  # nobody is there: tests hand it to the socket
+PRICES = {"price_source": "the fake cloud's own list", "price_as_of": "2026-11-28"}
 
 
 KEY = Setting(name="key", title="Key", help="The key that the fake cloud was started with.", required=True, secret=True)
@@ -76,6 +81,10 @@ class FakeProvider(Provider):
             default="none,keyless,delegated,kept",
         ),
         Setting(
+            name="ends",
+            help="What ends its machines by itself: when_off, at_until, switch; several with commas. Empty: nothing.",
+        ),
+        Setting(
             name="builder", help="What builds on its machines: tiny, or order for the broker's own.", default="tiny"
         ),
     )
@@ -87,6 +96,9 @@ class FakeProvider(Provider):
                 raise InvalidOrder(f"The fake cloud needs its setting {setting.name!r}.")
         self._timeout = self._number("timeout")
         self.kinds = self._kinds()
+        ends = (self.configuration.get("ends") or "").split(",")
+        self.ends_when_off, self.ends_by_itself = "when_off" in ends, "at_until" in ends
+        self._switches = "switch" in ends
         self.lists_within = timedelta(seconds=self._number("lists_within"))  # type: ignore[misc]
 
     def _kinds(self) -> tuple[Kind, ...]:
@@ -150,6 +162,7 @@ class FakeProvider(Provider):
         labels = order.tag.as_labels()
         return {
             "client_token": order.id,
+            "user_data": order.boot.user_data,
             "offer": order.offer.id,
             "labels": labels,
             "parts": [{"kind": kind, "labels": labels} for kind in PARTS],
@@ -171,6 +184,14 @@ class FakeProvider(Provider):
         """Machines with what belongs to them, and what belongs to no machine any more, or none yet."""
         found = self._call(credential, "instances", {"labels": {"anybinder-broker": broker}})["instances"]
         return [instance for instance in map(self._instance, found) if instance.state is not InstanceState.GONE]
+
+    def dead_man(self, credential: Credential, instance: Instance) -> DeadMan | None:
+        """One request with a word that the cloud has made for this machine."""
+        if not self._switches:
+            return None
+        made = self._call(credential, "make_switch", {"id": instance.id})
+        pull = Request(method="POST", url=f"{SWITCH_URL}/pull_switch", body=json.dumps({"word": made["word"]}))
+        return DeadMan(requests=(pull,), ends_at=_when(made["ends_at"]))
 
     def logs(self, credential: Credential, instance_id: str) -> str:
         return self._call(credential, "logs", {"id": instance_id})["text"]
@@ -215,6 +236,8 @@ def _offer(found: Mapping[str, Any]) -> Offer:
         price_per_hour=Decimal(found["price_per_hour"]),
         zone=found["zone"],
         usual_seconds=found["usual_seconds"],
+        risk=found.get("risk", ""),
+        **PRICES,
     )
 
 

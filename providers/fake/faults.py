@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-CALLS = ("sign_in", "offers", "provision", "describe", "terminate", "instances", "logs")
+CALLS = (
+    "sign_in", "offers", "provision", "describe", "terminate", "instances", "logs", "make_switch", "pull_switch",
+)  # fmt: skip
 
 REFUSALS = {
     "no_capacity": (409, "There are no machines of this kind free right now."),

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -51,6 +52,7 @@ from providers.local import engine
 from providers.local.containers import Container
 from providers.local.place import Place
 
+ARCHITECTURES = {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 OFFER = "this-computer"
 SOCKET_BYTES = 107  # longest path of a unix socket on Linux (103 on macOS)
 ORDER_ID = re.compile(r"[a-z0-9]{1,32}")
@@ -130,7 +132,17 @@ class LocalProvider(Provider):
         if has is None or resources.gpu or (resources.disk_gb or 0) > self._free_disk_gb():
             return []
         seconds = 3 if self._engine else 1
-        return [Offer(id=OFFER, title=self.title, resources=has, price_per_hour=Decimal(0), usual_seconds=seconds)]
+        return [
+            Offer(
+                id=OFFER,
+                title=self.title,
+                resources=has,
+                price_per_hour=Decimal(0),
+                price_source="it is here already: nothing is bought",
+                usual_seconds=seconds,
+                architecture=ARCHITECTURES.get(platform.machine(), ""),
+            )
+        ]
 
     def _whole(self, asked: Resources) -> Resources | None:
         cpu = float(psutil.cpu_count() or 1)

@@ -67,7 +67,7 @@ def _of_launches(found: Evidence) -> Iterator[str]:
         lines = [event for event in found.events if event["launch_id"] == launch["id"]]
         for fault in (*_unfinished(launch), *_misnumbered(launch, lines), *_wrong_walk(lines), *_wrong_outcome(lines)):
             yield f"launch {launch['id']}: {fault}"
-    yield from _doubled_names(found.launches)
+    yield from _doubled_names(found)
     if found.phases and found.phases != (said := _phases(found)):
         yield f"the first launch said {said}, not {found.phases}"
 
@@ -114,9 +114,12 @@ def _wrong_outcome(lines: list[dict[str, Any]]) -> Iterator[str]:
         yield f"after its outcome came {phases[phases.index(outcomes[0]) + 1 :]}"
 
 
-def _doubled_names(launches: list[dict[str, Any]]) -> Iterator[str]:
-    for name in {launch["name"] for launch in launches}:
-        spans = [(launch["created_at"], launch["stopped_at"]) for launch in launches if launch["name"] == name]
+def _doubled_names(found: Evidence) -> Iterator[str]:
+    """From the first line on, which is written with the row; the row's own instant is that of the wish."""
+    began = {event["launch_id"]: event["at"] for event in found.events if event["number"] == 1}
+    for name in {launch["name"] for launch in found.launches}:
+        same = [launch for launch in found.launches if launch["name"] == name]
+        spans = [(began.get(launch["id"], launch["created_at"]), launch["stopped_at"]) for launch in same]
         if _overlap(spans):
             yield f"two launches called {name} ran at the same time"
 

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ NOWHERE = {"url": "http://127.0.0.1:9/crashes.git", "commit": "c" * 40}
 class Lanes:
     """Plays schedules, a few at a time, in the order they were given."""
 
-    def __init__(self, repo: dict[str, str], new_table: Callable[[], str] = str, *, count: int = 2) -> None:
+    def __init__(
+        self, repo: dict[str, str], new_table: Callable[[], str] = str, *, count: int = 2, slack: float = 1
+    ) -> None:
         """Two lanes are for the cores of a small computer; waits are most of a schedule, so an idle one takes more.
 
         `new_table` makes an empty database and returns its URL; else each world has an SQLite of its own."""
-        self._repo, self._new_table = repo, new_table
+        self._repo, self._new_table, self._slack = repo, new_table, slack
         self._folder = Path(tempfile.mkdtemp(prefix="abc-", dir="/tmp"))  # short: sockets live in it
         self._numbers = itertools.count(1)
         self._pool = ThreadPoolExecutor(count)
@@ -49,6 +52,7 @@ class Lanes:
         return self.submit(plan).result()
 
     def _play(self, plan: plans.Plan) -> Outcome:
+        plan = replace(plan, patience=plan.patience * self._slack)
         cloud = self._clouds.get()
         folder = self._folder / str(next(self._numbers))
         try:
@@ -67,7 +71,8 @@ class Lanes:
 
 @pytest.fixture(scope="module")
 def lanes(request: pytest.FixtureRequest) -> Iterator[Lanes]:
-    running = Lanes(NOWHERE, count=request.config.getoption("--lanes"))
+    option = request.config.getoption
+    running = Lanes(NOWHERE, count=option("--lanes"), slack=option("--slack"))
     yield running
     running.close()
 

@@ -214,7 +214,7 @@ class World:
         for name, where in self.plan.deadly.items():
             if isinstance(where, int):
                 self.parts[name].counter.die_after(where)
-        if not self.live(lambda: self.ask("GET", "/health"), 20):
+        if not self.live(lambda: self.ask("GET", "/health"), self.plan.patience / 2):
             raise AssertionError(f"the broker does not start:\n{self.log()}")
         if self.plan.account:
             self._connect()

@@ -55,6 +55,10 @@ class TestTheContract(ProviderContract):
         return LocalProvider(configuration)
 
     @pytest.fixture
+    def reads_user_data(self):
+        return False
+
+    @pytest.fixture
     def behave(self):
         return []
 

@@ -1,4 +1,4 @@
-"""The fake cloud: the contract, and that each fault is what it says."""
+"""The fake cloud: that each fault is what it says. The contract over it is in `tests/contract`."""
 
 from __future__ import annotations
 
@@ -16,17 +16,13 @@ import pytest
 
 from providers import processes
 from providers.base import Boot, Connection, InstanceState, Offer, Order, Tag
-from providers.contract import TOKEN, ProviderContract, new_id
+from providers.contract import TOKEN, new_id
 from providers.errors import BadCredential, NoCapacity, ProviderUnavailable, QuotaExceeded
 from providers.fake import FakeCloud
-from tests.providers.fake_contract import AGENT, OverTheFakeCloud
+from tests.contract.over_fake import AGENT
 from tests.waiting import until
 
 PENDING, RUNNING, STOPPING, GONE = InstanceState
-
-
-class TestTheContract(OverTheFakeCloud, ProviderContract):
-    pass
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The fake cloud by the other kinds of connection: the promises about accounts, and what each kind asks for."""
+"""The fake cloud by the other kinds of connection: what each kind asks for."""
 
 from __future__ import annotations
 
@@ -7,17 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from providers.base import Connection
-from providers.contract import AccountContract
 from providers.errors import BadCredential
-from tests.providers.fake_contract import OverTheFakeCloud
-
-
-class TestKeyless(OverTheFakeCloud, AccountContract):
-    connects_by = "keyless"
-
-
-class TestDelegated(OverTheFakeCloud, AccountContract):
-    connects_by = "delegated"
 
 
 def test_a_kind_that_it_is_not_configured_for_lets_nobody_in(cloud):

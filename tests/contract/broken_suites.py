@@ -1,12 +1,12 @@
-"""The contract's suite for each broken driver. Not collected by name: test_contract_catches.py runs it, to see it fail."""
+"""The contract's suite for each broken driver. Not collected by name: test_catches.py runs it, to see it fail."""
 
 from __future__ import annotations
 
 import pytest
 
 from providers.contract import ProviderContract
-from tests.providers.broken_drivers import BROKEN
-from tests.providers.fake_contract import OverTheFakeCloud
+from tests.contract.broken import BROKEN
+from tests.contract.over_fake import OverTheFakeCloud
 
 
 class Impatient(OverTheFakeCloud):
