@@ -11,7 +11,20 @@ from datetime import UTC, datetime
 
 from providers.base import Instance, InstanceState, Order
 from providers.errors import ProviderError, ProviderUnavailable
-from providers.openstack import claims, ending, groups, images, labels, looking, networks, offers, refusals, servers
+from providers.openstack import (
+    addresses,
+    claims,
+    ending,
+    groups,
+    images,
+    labels,
+    looking,
+    networks,
+    offers,
+    parts,
+    refusals,
+    servers,
+)
 from providers.openstack.clouds import Cloud
 from providers.openstack.services import Services
 
@@ -61,7 +74,7 @@ def _may_follow(last: claims.Claim) -> bool:
 def _buy(services: Services, order: Order, wanted: servers.Wanted, *, number: int) -> Instance:
     """Where the cloud refuses, nothing is left. Where it is out of order, the next caller may try at once."""
     try:
-        servers.create(services, order, replace(wanted, group=_group(services, order, again=number > 0)))
+        _create(services, order, wanted, again=number > 0)
     except refusals.Answered:
         _say(services, order, number, claims.State.OVER)
         raise
@@ -76,6 +89,14 @@ def _buy(services: Services, order: Order, wanted: servers.Wanted, *, number: in
     return looking.instance(found) if found else _asked_for(order, "The cloud has taken the order")
 
 
+def _create(services: Services, order: Order, wanted: servers.Wanted, *, again: bool) -> None:
+    """Its firewall, its address where nothing dials out without one, and the machine."""
+    placed = replace(wanted, group=_group(services, order, again=again))
+    if outside := services.cloudy.cloud.floating_network:
+        placed = replace(placed, port=addresses.make(services, order, placed, outside, again=again))
+    servers.create(services, order, placed)
+
+
 def _say(services: Services, order: Order, number: int, state: claims.State) -> None:
     """Where it cannot be said, whoever comes next has to wait for as long as a request may be on its way."""
     with contextlib.suppress(ProviderError):
@@ -84,8 +105,9 @@ def _say(services: Services, order: Order, number: int, state: claims.State) -> 
 
 def _group(services: Services, order: Order, *, again: bool) -> str:
     """A new one, or what an earlier try has made."""
-    ours = groups.of_order(services, order.id) if again else []
-    return ours[0].id if ours else groups.make(services, order)
+    made = parts.of_kind(services, "security-groups") if again else []
+    ours = [part.id for part in made if part.tag.order == order.id]
+    return ours[0] if ours else groups.make(services, order)
 
 
 def _asked_for(order: Order, detail: str) -> Instance:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from providers.errors import InvalidOrder
 
 FILE = Path(__file__).with_name("clouds.toml")
-WORDS = ("title", "auth_url", "region", "credentials_page", "image", "network", "architecture")
+WORDS = ("title", "auth_url", "region", "credentials_page", "image", "network", "floating_network", "architecture")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -49,6 +49,8 @@ class Cloud:
     """Regular expression of its stock images' names."""
     network: str = ""
     """Name of the network that machines are to use."""
+    floating_network: str = ""
+    """Name of the outside network, where nothing dials out without an address of it; empty: machines need none."""
     config_drive: bool = False
     architecture: str = ""
     rates: tuple[Rate, ...] = ()
@@ -78,6 +80,7 @@ def chosen(configuration: Mapping[str, str]) -> Cloud:
         found,
         region=configuration.get("region") or found.region,
         credentials_page=configuration.get("credentials_page") or found.credentials_page,
+        floating_network=configuration.get("floating_network") or found.floating_network,
         config_drive=drive == "yes" if drive else found.config_drive,
     )
 

@@ -111,6 +111,11 @@ class OpenStackProvider(base.Provider):
             help="Name or id of the network that machines are on. Empty: the only one of the project.",
         ),
         base.Setting(
+            name="floating_network",
+            help="The outside network, only where nothing can dial out without an address of it: each machine then gets one.",
+            example="public",
+        ),
+        base.Setting(
             name="zone", help="Availability zone that machines are started in, where the cloud wants one to be named."
         ),
         base.Setting(

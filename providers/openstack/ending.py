@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from providers.base import Instance, InstanceState
-from providers.openstack import claims, groups, labels, looking
+from providers.openstack import claims, groups, labels, looking, parts
 from providers.openstack.services import Services
 
 
@@ -15,14 +15,15 @@ def ended(services: Services, order_id: str) -> None:
     for server in held.servers:
         services.delete("compute", f"/servers/{server.id}")
         groups.detach(services, server.id)
-    groups.delete(services, held.groups)
+    # A card that a machine still has cannot be deleted by its project: Neutron keeps that to Nova.
+    parts.delete(services, [part for part in held.parts if part.kind != "ports" or not held.servers])
 
 
 def seen(services: Services, order_id: str) -> Instance:
     """How the order is now. Once its machine is gone, what an end that was begun has left over is deleted on the way."""
     held = looking.of_order(services, order_id)
-    if held.groups and not held.servers and not held.claims:
-        groups.delete(services, held.groups)
+    if held.parts and not held.servers and not held.claims:
+        parts.delete(services, held.parts)
         held = looking.of_order(services, order_id)
     if not held:
         return Instance(id=labels.named(order_id), tag=None, state=InstanceState.GONE)

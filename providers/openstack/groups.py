@@ -6,21 +6,11 @@ two rules that Neutron gives each new group (everything may go out) and never ge
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
-from providers.base import Order, Tag
+from providers.base import Order
 from providers.openstack import labels, refusals
 from providers.openstack.services import Services
-
-
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """One that carries our tag."""
-
-    id: str
-    tag: Tag
 
 
 def make(services: Services, order: Order) -> str:
@@ -33,22 +23,6 @@ def make(services: Services, order: Order) -> str:
         raise refusals.no_sense("network") from None
 
 
-def of_order(services: Services, order_id: str) -> list[Group]:
-    """The groups of this order: one, or two where the request was delivered twice."""
-    return [group for group in _ours(services) if group.tag.order == order_id]
-
-
-def of_broker(services: Services, broker: str) -> list[Group]:
-    """The same of all orders of this broker."""
-    return [group for group in _ours(services) if group.tag.broker == broker]
-
-
-def delete(services: Services, found: Iterable[Group]) -> None:
-    """What is still in use by a machine that ends is left; ask again."""
-    for group in found:
-        services.delete("network", f"/security-groups/{group.id}")
-
-
 def detach(services: Services, server_id: str) -> None:
     """Take the groups off a machine's port, so that its group can be deleted while the machine still ends."""
     listed: list[dict[str, Any]] = services.get("network", "/ports", {"device_id": server_id}).get("ports") or []
@@ -57,13 +31,3 @@ def detach(services: Services, server_id: str) -> None:
             services.ask("network", "PUT", f"/ports/{port['id']}", {"port": {"security_groups": []}})
         except refusals.Missing:
             continue
-
-
-def _ours(services: Services) -> list[Group]:
-    """By description, never by name. Their rules, which make the list long, are not asked for."""
-    asked = {"project_id": services.project, "fields": ["id", "description"]}
-    listed = services.get("network", "/security-groups", asked).get("security_groups")
-    if not isinstance(listed, list):
-        raise refusals.no_sense("network")
-    found = ((str(each["id"]), labels.of_text(str(each.get("description") or ""))) for each in listed)
-    return [Group(id=each, tag=tag) for each, tag in found if tag is not None]

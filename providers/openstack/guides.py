@@ -33,7 +33,7 @@ openstack application credential create {name} --role member --restricted --expi
 
 def application_credential(cloud: Cloud, trust: base.Trust) -> base.Guide:
     """By script, or by hand on the dashboard's page."""
-    rules = needs.as_json(needs.rules(_prefixes(cloud)))
+    rules = needs.as_json(needs.rules(_prefixes(cloud), addresses=bool(cloud.floating_network)))
     name = credential_name(trust)
     broker = trust.name or "this broker"
     return base.Guide(

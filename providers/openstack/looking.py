@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from providers.base import Instance, InstanceState, Tag
-from providers.openstack import claims, groups, labels, servers
+from providers.openstack import claims, labels, parts, servers
 from providers.openstack.claims import Claim, State
-from providers.openstack.groups import Group
+from providers.openstack.parts import Part
 from providers.openstack.servers import Server
 from providers.openstack.services import Services
 
@@ -20,15 +20,15 @@ class Held:
 
     servers: list[Server] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
-    groups: list[Group] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.servers or self.claims or self.groups)
+        return bool(self.servers or self.claims or self.parts)
 
     @property
     def tag(self) -> Tag | None:
         """Any of them says it."""
-        return next((each.tag for each in (*self.servers, *self.claims, *self.groups)), None)
+        return next((each.tag for each in (*self.servers, *self.claims, *self.parts)), None)
 
 
 def of_order(services: Services, order_id: str) -> Held:
@@ -36,7 +36,7 @@ def of_order(services: Services, order_id: str) -> Held:
     return Held(
         servers=servers.of_order(services, order_id),
         claims=claims.of_order(services, order_id),
-        groups=groups.of_order(services, order_id),
+        parts=[part for part in parts.listed(services) if part.tag.order == order_id],
     )
 
 
@@ -49,8 +49,9 @@ def of_broker(services: Services, broker: str) -> list[Instance]:
 
     for claim in claims.of_broker(services, broker):
         of(claim.tag).claims.append(claim)
-    for group in groups.of_broker(services, broker):
-        of(group.tag).groups.append(group)
+    for part in parts.listed(services):
+        if part.tag.broker == broker:
+            of(part.tag).parts.append(part)
     for server in servers.of_broker(services, broker):  # last: what was just bought is missed by none of the lists
         of(server.tag).servers.append(server)
     return [instance_of(held) for held in orders.values()]
@@ -58,20 +59,17 @@ def of_broker(services: Services, broker: str) -> list[Instance]:
 
 def instance_of(held: Held) -> Instance:
     """One order as one instance: its machine, or what is left of it or there of it so far."""
-    parts = (
-        *(f"server {server.id}" for server in held.servers[1:]),
-        *(f"security group {group.id}" for group in held.groups),
-    )
+    others = (*(f"server {server.id}" for server in held.servers[1:]), *(part.title for part in held.parts))
     if held.servers:
-        return instance(held.servers, parts)
+        return instance(held.servers, others)
     tag = held.tag
     if tag is None:
         return Instance(id="", tag=None, state=InstanceState.GONE)
     state, detail = _without_a_server(held.claims)
-    return Instance(id=labels.named(tag.order), tag=tag, state=state, detail=detail, parts=parts)
+    return Instance(id=labels.named(tag.order), tag=tag, state=state, detail=detail, parts=others)
 
 
-def instance(found: list[Server], parts: Iterable[str] = ()) -> Instance:
+def instance(found: list[Server], others: Iterable[str] = ()) -> Instance:
     """The first of an order's machines counts. Its id is its name, which follows from the order."""
     first = found[0]
     return Instance(
@@ -80,7 +78,7 @@ def instance(found: list[Server], parts: Iterable[str] = ()) -> Instance:
         state=first.state,
         detail=first.detail,
         created_at=first.created,
-        parts=tuple(parts),
+        parts=tuple(others),
     )
 
 

@@ -82,11 +82,29 @@ NEEDS = (
          purposes=BOTH),
     Need(service="image", method="DELETE", path="/images/{image_id}", why="to give a claim back", purposes=BOTH),
 )  # fmt: skip
+ADDRESSES = (
+    Need(service="network", method="GET", path="/floatingips", why="to find the addresses that were taken here",
+         purposes=BOTH, query="?limit=1"),
+    Need(service="network", method="POST", path="/ports", why="to make the card that has the address", purposes=LAUNCH),
+    Need(service="network", method="POST", path="/floatingips", why="to take an address", purposes=LAUNCH),
+    Need(service="network", method="DELETE", path="/floatingips/{floatingip_id}", why="to give an address back",
+         purposes=BOTH),
+    Need(service="network", method="DELETE", path="/ports/{port_id}", why="to delete the card", purposes=BOTH),
+)  # fmt: skip
+"""Besides, where nothing dials out without an address of its own."""
 
 
-def rules(prefixes: Mapping[str, str] = USUAL) -> list[dict[str, str]]:
-    """The narrowest access rules that work."""
-    return [need.rule(prefixes[need.service]) for need in (*NEEDS, OWN_END)]
+def wanted(*, addresses: bool) -> tuple[Need, ...]:
+    """All that is asked for here."""
+    return (*NEEDS, *ADDRESSES) if addresses else NEEDS
+
+
+def rules(
+    prefixes: Mapping[str, str] = USUAL, purpose: Purpose | None = None, *, addresses: bool = False
+) -> list[dict[str, str]]:
+    """The narrowest access rules that work: for one purpose, or for both."""
+    needed = [need for need in wanted(addresses=addresses) if purpose is None or purpose in need.purposes]
+    return [need.rule(prefixes[need.service]) for need in (*needed, OWN_END)]
 
 
 def as_json(listed: Iterable[Mapping[str, str]]) -> str:

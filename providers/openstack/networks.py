@@ -24,6 +24,14 @@ def chosen(services: Services, name: str, own: str = "") -> str:
     return _only(mine or found, "of its own", found)
 
 
+def outside(services: Services, name: str) -> str:
+    """The id of the network that floating addresses come from."""
+    found = [each for each in _listed(services) if each.get("router:external")]
+    return _only(
+        [each for each in found if name in (each["id"], each["name"])], f"to the outside called “{name}”", found
+    )
+
+
 def _listed(services: Services) -> list[dict[str, Any]]:
     listed = services.get("network", "/networks").get("networks")
     if not isinstance(listed, list):

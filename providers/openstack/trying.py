@@ -61,7 +61,7 @@ def _own_end(
 def _each(
     cloudy: Cloudy, known: access.AccessInfoV3, purpose: base.Purpose, rules: Rules, until: float
 ) -> Iterator[base.Permission]:
-    for need in needs.NEEDS:
+    for need in needs.wanted(addresses=bool(cloudy.cloud.floating_network)):
         if purpose not in need.purposes:
             continue
         address = services.endpoint(cloudy, known, need.service)

@@ -24,7 +24,7 @@ from providers.errors import (
 )
 from providers.openstack import OpenStackProvider, claims, clouds, labels, looking, needs, offers, servers
 from providers.openstack.clouds import Cloud
-from tests.providers.test_openstack import TOKEN, Listener, listener, reply
+from tests.providers.test_openstack import TOKEN, TRUST, Listener, listener, reply
 
 __all__ = ["listener"]  # the fixture
 
@@ -145,6 +145,13 @@ def test_whatever_is_asked_for_has_its_rule():
         "network POST /security-groups", "network DELETE /security-groups/{security_group_id}", "network PUT /ports/{port_id}",
     ):  # fmt: skip
         assert line in asked
+
+
+def test_addresses_have_rules_of_their_own_where_the_operator_wants_them_and_nowhere_else():
+    usual = OpenStackProvider({"preset": "jetstream2"}).guide("application_credential", TRUST, {})
+    told = OpenStackProvider({"preset": "jetstream2", "floating_network": "public"})
+    with_addresses = told.guide("application_credential", TRUST, {})
+    assert "floatingips" not in usual.script and '"POST", "path": "/v2.0/floatingips"' in with_addresses.script
 
 
 # --- how it is ------------------------------------------------------------------------------------------------------
