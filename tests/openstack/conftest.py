@@ -1,4 +1,4 @@
-"""A real Keystone for the whole run, and a broker whose keys it can ask for over HTTP."""
+"""A real Keystone for the whole run, a real OpenStack behind a gate, and a broker whose keys they can ask for over HTTP."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from broker import backends, connections, people, service, settings
 from broker.models import Connection
 from broker.web import issuer
 from providers import base
+from tests.conftest import wanted
+from tests.doubles.openstack_gate import OpenStackGate
 from tests.servers import keystone
 from tests.servers.keystone import ApplicationCredential, Keystone, User
+from tests.servers.openstack.bed import NEED, Cloud, running
 from tests.waiting import until
 
 BROKER = "anybinder"
@@ -30,6 +33,21 @@ BROKER = "anybinder"
 def cloud() -> Iterator[Keystone]:
     with keystone.running() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def gate() -> Iterator[OpenStackGate]:
+    """What stands between us and `bed`."""
+    with OpenStackGate() as gate:
+        yield gate
+
+
+@pytest.fixture(scope="session")
+def bed(gate: OpenStackGate) -> Iterator[Cloud]:
+    """All of an OpenStack, published at the gate's addresses."""
+    wanted(NEED)
+    with running(gate.in_front_of) as cloud:
+        yield cloud
 
 
 class Account:

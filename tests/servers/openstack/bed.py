@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -84,6 +85,34 @@ class Cloud(keystone.Keystone):
         password = (self.folder / "password").read_text()
         self.admin = self.token(keystone.User(id="", name=keystone.ADMIN, password=password), project_name="admin")
         self.roles = {role["name"]: role["id"] for role in self.ask("GET", "/roles").json()["roles"]}
+
+    def network(self, project: str, token: str) -> str:
+        """The id of the network that Neutron allocates a project that has none, with a router to the world."""
+        found = self.ask("GET", f"/v2.0/auto-allocated-topology/{project}", token=token, of="network").json()
+        return str(found["auto_allocated_topology"]["id"])
+
+    def quota(self, project: str, **limits: int) -> None:
+        """Nova's, whatever is used."""
+        self.ask("PUT", f"/os-quota-sets/{project}", {"quota_set": {**limits, "force": True}}, of="compute")
+
+    def rule(self, **rules: str) -> None:
+        """Nova's policy, by the names behind `os_compute_api:servers:`; all others as published. It holds at once."""
+        told = {f"os_compute_api:servers:{name}": rule for name, rule in rules.items()}
+        (self.folder / "policy.yaml").write_text(json.dumps(told))
+
+    def hold(self, held: bool) -> None:
+        """Whether the host that runs machines stands still: nothing boots on it, and nothing ends."""
+        os.kill(int((self.folder / "compute.pid").read_text()), signal.SIGSTOP if held else signal.SIGCONT)
+
+    def machines(self, **filters: str) -> list[keystone.Words]:
+        """All that Nova has, of whatever project, as it tells its operator."""
+        query = "&".join(f"{name}={value}" for name, value in {"all_tenants": "1", **filters}.items())
+        found: list[keystone.Words] = self.ask("GET", f"/servers/detail?{query}", of="compute").json()["servers"]
+        return found
+
+    def power_off(self, machine: str) -> None:
+        """As from within: it is off, and neither deleted nor cheaper."""
+        self.ask("POST", f"/servers/{machine}/action", {"os-stop": None}, of="compute")
 
     def close(self) -> None:
         for client in self.clients.values():

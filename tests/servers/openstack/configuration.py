@@ -50,6 +50,7 @@ def write(folder: Path, ports: Mapping[str, int], *, socket: Path, packages: Pat
         (folder / name).mkdir(parents=True, exist_ok=True)
     for file in TEMPLATES.iterdir():
         (folder / file.name).write_text(string.Template(file.read_text()).substitute(told))
+    (folder / "policy.yaml").write_text("{}\n")
     (folder / "keystone.database").write_text(f"{database}/keystone{query}")
     wiring = folder / "unwired-1.dist-info"
     wiring.mkdir(exist_ok=True)

@@ -113,7 +113,9 @@ def nova():
     until_there("bus")
     begun += [children.begun(service, name) for name in ("conductor", "scheduler")]
     until_there("catalogue")
-    begun += [children.begun(told, nova.cmd.compute.main, *words), children.begun(found, words)]
+    compute = children.begun(told, nova.cmd.compute.main, *words)
+    (FOLDER / "compute.pid").write_text(str(compute))
+    begun += [compute, children.begun(found, words)]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     os.wait()  # the last of them is done soon
     os.wait()
