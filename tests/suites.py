@@ -27,6 +27,7 @@ from typing import TextIO
 from tests import servers
 from tests.doubles.machines import image as machines
 from tests.servers import docker, keycloak, registry
+from tests.servers.openstack import bed as openstack
 
 LANES = min(2, os.cpu_count() or 1)  # more would have the tests wait for one another's cores
 SHOWING = threading.Lock()
@@ -106,10 +107,10 @@ SUITES = (
           commands=tests_in("clients"), needs=(servers.GIT, servers.CHROMIUM, servers.NPM)),
     Suite(name="keycloak", about="signing in with a real Keycloak and a second provider", minutes=12,
           commands=tests_in("keycloak"), needs=(servers.GIT, servers.CHROMIUM, servers.NPM, keycloak.NEED)),
-    Suite(name="openstack", about="a real Keystone: application credentials, and trust in this broker's tokens", minutes=10,
-          commands=tests_in("openstack")),
+    Suite(name="openstack", about="a real OpenStack: signing in, and the whole contract", minutes=20,
+          commands=tests_in("openstack"), needs=(openstack.NEED,)),
     Suite(name="clouds", about="machines that boot: from a click to a cell's output to an empty cloud", minutes=20,
-          commands=tests_in("clouds"), needs=(servers.GIT, servers.CHROMIUM, machines.NEED)),
+          commands=tests_in("clouds"), needs=(servers.GIT, servers.CHROMIUM, machines.NEED, openstack.NEED)),
     Suite(name="bench", about="beside configurable-http-proxy and beside no proxy", minutes=15, commands=bench,
           needs=(servers.NPM,), alone=True),
 )  # fmt: skip

@@ -119,6 +119,11 @@ class Fixtures:
         return 20
 
     @pytest.fixture
+    def at_once(self) -> float:
+        """Seconds within which a verb returns that waits for no machine: none boots or ends as soon."""
+        return 5
+
+    @pytest.fixture
     def billed(self) -> Callable[[str], list[str]] | None:
         """What is being billed for an order right now, by the cloud's own account; None where it cannot say."""
         return None

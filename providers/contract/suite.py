@@ -27,7 +27,6 @@ from providers.errors import (
     QuotaExceeded,
 )
 
-AT_ONCE = 5  # seconds: no machine boots or ends as soon, and no cloud answers much later
 VERBS = ("offers", "provision", "describe", "terminate", "instances")
 
 
@@ -78,11 +77,11 @@ class ProviderContract(AccountContract, OfferContract, MachineContract):
     def test_an_order_shows_no_token(self, make_order):
         assert TOKEN not in repr(make_order())
 
-    def test_provision_returns_before_it_has_booted(self, provider, credential, make_order, with_fault):
+    def test_provision_returns_before_it_has_booted(self, provider, credential, make_order, with_fault, at_once):
         with_fault("slow_boot", "provision")
         began = time.monotonic()
         assert provider.provision(credential, make_order()).state is InstanceState.PENDING
-        assert time.monotonic() - began < AT_ONCE
+        assert time.monotonic() - began < at_once
 
     def test_an_instance_carries_its_orders_tag(self, provider, credential, make_order):
         order = make_order()
@@ -167,7 +166,7 @@ class ProviderContract(AccountContract, OfferContract, MachineContract):
         with_fault(fault, "provision")
         with pytest.raises(ProviderError) as refused:
             provider.provision(credential, make_order())
-        assert type(refused.value) is error
+        assert isinstance(refused.value, error)
         assert re.search(r"\w+ .*\.$", str(refused.value)), "a sentence for the person"
         assert getattr(faults, fault, "") in str(refused.value), "it names the quota or the permission"
         assert TOKEN not in str(refused.value)
@@ -213,13 +212,13 @@ class ProviderContract(AccountContract, OfferContract, MachineContract):
         assert billed is None or billed(bought.tag.order) == []
 
     def test_ending_returns_without_waiting_and_gone_is_said_by_describe(
-        self, provider, credential, buy, end, orders_listed, with_fault
+        self, provider, credential, buy, end, orders_listed, with_fault, at_once
     ):
         bought = buy()
         with_fault("slow_end", "terminate")
         began = time.monotonic()
         provider.terminate(credential, bought.id, bought.tag.order)
-        assert time.monotonic() - began < AT_ONCE
+        assert time.monotonic() - began < at_once
         assert provider.describe(credential, bought.id).state is InstanceState.STOPPING
         assert orders_listed() == [bought.tag.order], "listed for as long as anything of it is there"
         end(bought.id, bought.tag.order)

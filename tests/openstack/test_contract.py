@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import uuid
 from collections.abc import Mapping
 
@@ -13,26 +14,37 @@ from providers.openstack import OpenStackProvider, guides, needs
 from tests.doubles.issuer_double import IssuerDouble
 from tests.openstack.bed_faults import BedFaults
 from tests.openstack.conftest import BROKER, soon
+from tests.openstack.projects import LIMITS, Project
 from tests.servers.openstack import configuration
 
-LIMITS = {"instances": 30, "cores": 200, "ram": 999_999}
 SUBJECTS = {Purpose.LAUNCH: "launch:abcdefghijklmnopqrstuvwxyz", Purpose.REAP: "reap:abcdefghijklmnopqrstuvwxyz"}
-
-
-class Project:
-    """Somebody's, with room for what the tests buy."""
-
-    def __init__(self, bed) -> None:
-        self.user, self.id = bed.new_user("ada"), bed.new_project("paleo")
-        bed.grant(self.user, self.id, "member")
-        bed.quota(self.id, **LIMITS)
-        bed.ask("PUT", f"/v2.0/quotas/{self.id}", {"quota": {"security_group": 100, "port": 100}}, of="network")
-        self.network = bed.network(self.id, bed.token(self.user, project_id=self.id))
 
 
 @pytest.fixture(scope="module")
 def project(bed):
     return Project(bed)
+
+
+@pytest.fixture(scope="module")
+def made(bed, project):
+    """An application credential with the access rules of the guide, and no more."""
+    narrow = {"access_rules": needs.rules(), "roles": [{"name": "member"}], "expires_at": soon(days=1)}
+    short = secrets.token_urlsafe(32)  # of one that Keystone makes, bcrypt reads only the first 72 of 86 characters
+    return bed.application_credential(project.user, project.id, secret=short, **narrow)
+
+
+@pytest.fixture(scope="module")
+def issuer():
+    with IssuerDouble() as issuer:
+        issuer.issuer = issuer.url
+        yield issuer
+
+
+@pytest.fixture(scope="module")
+def trusted(bed, project, issuer):
+    """The bed maps the issuer's two subjects to a group that may work in the project."""
+    group = bed.new_group("people", project.id, "member")
+    bed.trust(BROKER, issuer.url, bed.url, [guides.rule(subject, group) for subject in SUBJECTS.values()])
 
 
 class OverTheBed:
@@ -63,6 +75,11 @@ class OverTheBed:
     @pytest.fixture
     def patience(self):
         return 60
+
+    @pytest.fixture
+    def at_once(self):
+        """Six services share two cores with all else that is tested; its minutes are longer yet."""
+        return 20
 
     @pytest.fixture
     def billed(self, faults):
@@ -96,13 +113,7 @@ class OverTheBed:
 
 
 class TestApplicationCredential(OverTheBed, ProviderContract):
-    """With the access rules of the guide, and no more."""
-
-    @pytest.fixture(scope="class")
-    def made(self, bed, project):
-        return bed.application_credential(
-            project.user, project.id, access_rules=needs.rules(), roles=[{"name": "member"}], expires_at=soon(days=1)
-        )
+    """Made by the person, for a day."""
 
     @pytest.fixture
     def connection(self, made):
@@ -115,18 +126,6 @@ class TestApplicationCredential(OverTheBed, ProviderContract):
 
 class TestTrust(OverTheBed, ProviderContract):
     """Without a key: the cloud trusts an issuer's tokens, by a mapping for each of the two subjects."""
-
-    @pytest.fixture(scope="class")
-    def issuer(self):
-        with IssuerDouble() as issuer:
-            issuer.issuer = issuer.url
-            yield issuer
-
-    @pytest.fixture(scope="class")
-    def trusted(self, bed, project, issuer):
-        group = bed.new_group("people", project.id, "member")
-        rules = [guides.rule(subject, group) for subject in SUBJECTS.values()]
-        bed.trust(BROKER, issuer.url, bed.url, rules)
 
     settings = {"identity_provider": BROKER}
 

@@ -1,7 +1,7 @@
 """Without a key: a real Keystone trusts the broker's tokens, verified with the keys that the broker really serves.
 
-What verifies them stands where Apache's mod_auth_openidc would (tests/servers/keystone_program.py); users, groups, roles and
-tokens are Keystone's own.
+What verifies them stands where Apache's mod_auth_openidc would (tests/servers/openstack/inside/identity.py); users, groups, roles
+and tokens are Keystone's own.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ FLAVORS = (  # name, cores, MB of memory, GB of disk; the last fits no host
     ("m3.small", 2, 6144, 20),
     ("m3.quad", 4, 15360, 20),
     ("r3.diskless", 2, 4096, 0),
-    ("m3.toobig", 100_000, 256, 1),
+    ("m3.toobig", 100_000, 15360, 20),
 )
 IMAGES = ("Featured-Ubuntu24", "Featured-Ubuntu22", "Featured-Debian12", "Featured-RockyLinux9")
 NETWORK = "auto_allocated_network"
