@@ -1354,7 +1354,7 @@ class Tunnel:
         """The broker, or something before it, answered other than 101."""
         if status == 403 and not self._revoked.done():
             self._revoked.set_result(None)
-        elif not self._works:  # a middlebox may have eaten the upgrade: try the other way
+        elif status != 503 and not self._works:  # a middlebox may have eaten the upgrade: try the other way
             self.framed = not framed
 
 

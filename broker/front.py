@@ -121,6 +121,7 @@ class Doors:
         self._timer: asyncio.TimerHandle | None = None
         if hasattr(directory, "on_gone"):
             directory.on_gone.append(self._gone)
+            directory.on_moved.append(self._moved)
 
     def protocol(
         self, config: Any = None, server_state: Any = None, app_state: Any = None, _loop: Any = None
@@ -152,6 +153,11 @@ class Doors:
         """A session ended, as any thread may find out."""
         if self.loop is not None and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self.gateway.drop, session_id)
+
+    def _moved(self, session_id: str) -> None:
+        """Another machine leads a session now, as any thread may find out."""
+        if self.loop is not None and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.tunnel.renew, session_id)
 
 
 class Front(asyncio.Protocol):

@@ -9,7 +9,7 @@ import structlog
 from pydantic import BaseModel, Field
 from sqlalchemy import orm
 
-from broker import bootstrap, crypto, db, dead_man, errors, events, launches, repo_access, sessions
+from broker import bootstrap, crypto, db, dead_man, errors, events, launches, orders, repo_access, sessions
 from broker.models import BOUGHT, Launch, Order, Phase, State
 from broker.service import Service
 
@@ -168,7 +168,7 @@ def report(service: Service, secret: str, said: Report) -> dict[str, Any]:
             raise errors.EnrolmentRefused("This launch is over.")
         _take_lines(service, session, launch, order, said)
         _take_status(service, session, launch, order, said.status)
-        over = launch.stop_wanted or launch.state in (State.STOPPING, State.STOPPED)
+        over = launch.stop_wanted or launch.state in (State.STOPPING, State.STOPPED) or order.closing_at is not None
         answer = {
             "command": "stop" if over else "go",
             "deadline": min(order.until, launch.deadline_at).isoformat(),
@@ -182,7 +182,10 @@ def _take_lines(service: Service, session: orm.Session, launch: Launch, order: O
         return  # a line in between is missing: the answer's `ack` has the agent send again from there
     for line in said.events[order.agent_events + 1 - said.first :]:
         order.agent_events += 1
-        _take_line(service, session, launch, line)
+        if launch.hedged and (rival := _rival(session, launch, order)) is not None:
+            _take_one_of_two(service, session, launch, order, rival, line)
+        else:
+            _take_line(service, session, launch, line)
 
 
 def _take_line(service: Service, session: orm.Session, launch: Launch, line: Line) -> None:
@@ -199,6 +202,26 @@ def _take_line(service: Service, session: orm.Session, launch: Launch, line: Lin
             launches.finish_build(service, session, launch)
     else:
         events.append(service, session, launch, message)
+
+
+def _rival(session: orm.Session, launch: Launch, order: Order) -> Order | None:
+    """The other of two machines that are both on their way."""
+    others = [each for each in orders.living(orders.of_launch(session, launch.id)) if each.id != order.id]
+    return next(iter(others), None)
+
+
+def _take_one_of_two(
+    service: Service, session: orm.Session, launch: Launch, order: Order, rival: Order, line: Line
+) -> None:
+    """Two machines do the same at the same time: the phases are those of the one that leads, and what fails on one of them
+    is the end of that one alone."""
+    message = f"{order.offer['title']}: {line.message[:LINE_MOST]}"
+    silent = line.phase in (Phase.READY, Phase.FAILED) or launch.state not in BOUGHT or launch.stop_wanted
+    leads = orders.leader([order, rival]) is order
+    events.append(service, session, launch, message, phase=line.phase if leads and not silent else None)
+    if line.phase is Phase.FAILED:
+        order.closing_at = service.now()
+        launches.nudge(service, session, launch)
 
 
 def _take_status(service: Service, session: orm.Session, launch: Launch, order: Order, status: Status) -> None:

@@ -62,6 +62,19 @@ def tried(service: Service, launch: Launch) -> list[str]:
     return [order.offer["id"] for order in found if order.backend == launch.backend]
 
 
+def was_hedged(service: Service, launch: Launch) -> bool:
+    """Whether it has ever ordered a second machine beside the first."""
+    with service.db.reading() as session:
+        return any(order.hedge for order in of_launch(session, launch.id))
+
+
+def last_refusal(service: Service, launch: Launch) -> str:
+    """Why its newest order was not sold, in one word; empty where it was."""
+    with service.db.reading() as session:
+        found = of_launch(session, launch.id)
+    return found[-1].refused if found else ""
+
+
 def limits(service: Service, launch: Launch) -> list[budgets.Limit]:
     """What this launch may still spend."""
     with service.db.reading() as session:
@@ -174,6 +187,14 @@ def _close(service: Service, order: Order) -> None:
 def offered(order: Order) -> base.Offer:
     """What was ordered."""
     return _offer(order.offer)
+
+
+def said(order: Order, doing: str) -> str:
+    """`Starting on Small in zone a for $0.05 an hour, at most $0.70.`"""
+    offer = offered(order)
+    most = f", at most {budgets.money(order.promised, offer.currency)}" if offer.price_per_hour else ""
+    price = f" for {budgets.rate(offer)}{most}" if offer.price_per_hour else ""
+    return f"{doing} on {offer.title}{price}."
 
 
 def _open(launch_id: str) -> sa.Select[Order]:

@@ -15,8 +15,8 @@ from typing import Literal
 
 import sqlalchemy as sa
 
-from broker import crypto, launches
-from broker.models import BOUGHT, Launch, Order, State
+from broker import crypto, launches, orders
+from broker.models import BOUGHT, Launch, State
 from broker.service import Service
 
 FRESH_SECONDS = 1.0  # how long a row that was read is believed without a wake-up
@@ -35,6 +35,8 @@ class Session:
     server_token: str = field(repr=False)
     cookie_key: bytes = field(repr=False)
     deadline: dt.datetime
+    early_hashes: tuple[bytes, ...] = field(default=(), repr=False)
+    """Of the secrets of machines that are on their way beside the one that leads."""
 
     def opened_by(self, token: str) -> bool:
         """Whether this is the launch's token, in constant time. Whether it still opens anything is for `state` to say:
@@ -44,6 +46,10 @@ class Session:
     def tunnelled_by(self, secret: str) -> bool:
         """Whether this secret may bring this session's bytes."""
         return self.state != "gone" and crypto.matches(secret, self.secret_hash)
+
+    def is_early(self, secret: str) -> bool:
+        """Whether this secret may come to bring them, once its machine leads."""
+        return self.state != "gone" and any(crypto.matches(secret, each) for each in self.early_hashes)
 
 
 def launch_token(service: Service, launch_id: str) -> str:
@@ -109,6 +115,8 @@ class Directory:
         self._known: dict[str, tuple[float, Session | None]] = {}
         self.on_gone: list[Callable[[str], None]] = []
         """Called with the id of a session that has ended, on the thread that found out."""
+        self.on_moved: list[Callable[[str], None]] = []
+        """Called with the id of a session that another machine leads now: the streams of the one before are nobody's."""
         service.fanout.on_change(self.drop)
 
     def get(self, session_id: str) -> Session | None:
@@ -137,9 +145,11 @@ class Directory:
 
     def drop(self, session_id: str) -> None:
         """Something changed: read it anew, and say so if it is over. From any thread."""
-        known = self._known.pop(session_id, None)
+        known = self._known.get(session_id)
         if known and known[1] and known[1].state != "gone":
             self._read(session_id)
+        else:
+            self._known.pop(session_id, None)
 
     def _read(self, session_id: str) -> None:
         before = self.get(session_id)
@@ -150,23 +160,28 @@ class Directory:
         if found and found.state == "gone" and not (before and before.state == "gone"):
             for call in self.on_gone:
                 call(session_id)
+        elif found and before and found.secret_hash != before.secret_hash:
+            for call in self.on_moved:
+                call(session_id)
 
 
 def read(service: Service, session_id: str) -> Session | None:
     """The session of this launch as the table has it now; None where there is no such launch."""
-    newest = sa.select(Order).where(Order.launch_id == session_id).order_by(Order.created_at.desc()).limit(1)
     with service.db.reading() as session:
         launch = session.get(Launch, session_id)
-        order = session.scalars(newest).one_or_none()
+        found = orders.of_launch(session, session_id)
     if launch is None:
         return None
+    order = orders.leader(found)
     order_id = order.id if order else ""
+    early = [other.id for other in orders.living(found) if other is not order]
     return Session(
         id=launch.id,
         state=_state(launch),
         kind=order.kind if order else None,
         token_hash=crypto.digest(launch_token(service, launch.id)),
         secret_hash=crypto.digest(tunnel_secret(service, order_id)),
+        early_hashes=tuple(crypto.digest(tunnel_secret(service, each)) for each in early),
         server_token=server_token(service, order_id),
         cookie_key=service.keys.derive(f"cookie:{launch.id}"),
         deadline=launch.deadline_at,
@@ -185,11 +200,9 @@ def tunnelled(service: Service, session_id: str) -> None:
         launch = launches.locked(session, session_id)
         if launch is None or launch.state not in BOUGHT:
             return
-        session.execute(
-            sa.update(Order)
-            .where(Order.launch_id == session_id, Order.closed_at.is_(None), Order.tunnelled_at.is_(None))
-            .values(tunnelled_at=service.now())
-        )
+        leads = orders.leader(orders.of_launch(session, session_id))
+        if leads is not None and leads.closing_at is None:
+            leads.tunnelled_at = leads.tunnelled_at or service.now()
         launches.nudge(service, session, launch)
 
 

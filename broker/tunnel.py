@@ -39,6 +39,8 @@ class Session(Protocol):
 
     def tunnelled_by(self, secret: str) -> bool: ...
 
+    def is_early(self, secret: str) -> bool: ...
+
 
 class Directory(Protocol):
     """Where sessions are looked up; `broker.sessions.Directory` is one."""
@@ -265,7 +267,9 @@ class Tunnel:
             self._judge(transport, request, rest, session)
 
     def _judge(self, transport: Any, request: wire.Request, rest: bytes, session: Session) -> None:
-        if session.state == "gone" or not session.tunnelled_by(_bearer(request)):
+        if session.is_early(_bearer(request)):
+            self._refuse(transport, 503, "Another machine of this session is ahead. Dial again.")
+        elif session.state == "gone" or not session.tunnelled_by(_bearer(request)):
             log.debug("tunnel_refused", session=session.id)
             self._refuse(transport, 403, "This secret opens no stream of that session.")
         elif len(self.streams.get(session.id, ())) >= STREAM_LIMIT:
@@ -386,6 +390,14 @@ class Tunnel:
         self._unlisten(session_id)
         for ready in self._waiting.pop(session_id, ()):
             ready(None)
+
+    def renew(self, session_id: str) -> None:
+        """Another machine brings this session's streams from now on: cut those there are, and wait for its first."""
+        for stream in list(self.streams.get(session_id, ())):
+            stream.transport.close()
+        self.parked.pop(session_id, None)
+        self._up.discard(session_id)
+        self._unlisten(session_id)
 
     # ---- keeping them alive ---------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import orm
 
 from broker import crypto, db, errors, events, metrics, seats
-from broker.launches import outcomes, steps
+from broker.launches import elsewhere, outcomes, steps
 from broker.launches.outcomes import Next
 from broker.launches.rows import locked
 from broker.models import Launch, State
@@ -73,14 +73,19 @@ def _step(service: Service, launch: Launch) -> Next:
     try:
         return steps.STEPS[launch.state](service, launch)
     except clouds.ProviderUnavailable as error:
-        return outcomes.come_back(service, launch, error)
+        return outcomes.come_back(service, launch, error) or _give_up(service, launch, error)
     except (errors.BrokerError, clouds.ProviderError) as error:
-        return outcomes.failed(launch, error)
+        return _give_up(service, launch, error)
     except Exception as error:
         log.exception("step_failed", state=launch.state)
         return outcomes.failed(
             launch, errors.BrokerError(f"The broker met an error of its own ({type(error).__name__}).")
         )
+
+
+def _give_up(service: Service, launch: Launch, error: Exception) -> Next:
+    """This backend has nothing for it: on to the next that its person named, else out."""
+    return elsewhere.go_on(service, launch, error) or outcomes.failed(launch, error)
 
 
 def _settle(service: Service, held: Launch, outcome: Next) -> bool:
@@ -108,9 +113,9 @@ def _settle(service: Service, held: Launch, outcome: Next) -> bool:
         if outcome.wait and not at_once:
             soon = outcome.wait + 0.01  # never a moment before it is due
             db.after_commit(session, lambda: service.queue.enqueue("advance", held.id, delay=soon))
+    if launch.state is State.STOPPED or launch.backend != held.backend:
+        seats.call_next(service, held.backend)
     if entered:
-        if outcome.state is State.STOPPED:
-            seats.call_next(service, held.backend)
         log.info("launch_state", state=outcome.state, was=held.state)
         metrics.entered(launch, held.state)
     return at_once and outcome.state is not State.STOPPED

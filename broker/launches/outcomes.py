@@ -23,14 +23,14 @@ class Next:
     columns: dict[str, Any] = field(default_factory=dict)
 
 
-def ready(service: Service, launch: Launch) -> Next:
-    """The session runs; its hours begin now."""
+def ready(service: Service, launch: Launch, *, soon: bool = False) -> Next:
+    """The session runs; its hours begin now. `soon`: something else is still to be ended."""
     now = service.now()
     deadline = min(launch.deadline_at, now + dt.timedelta(hours=launch.hours))
     times = {"ready_at": now, "deadline_at": deadline, "last_activity_at": now}
     return Next(
         state=State.READY,
-        wait=service.settings.heartbeat_seconds,
+        wait=waits.LOOK_SECONDS if soon else service.settings.heartbeat_seconds,
         phase=Phase.READY,
         say="Ready.",
         columns=times,
@@ -54,12 +54,12 @@ def failed(launch: Launch, error: Exception) -> Next:
     return Next(state=State.STOPPING, phase=outcome, say=str(error), columns={"reason": reason, "message": str(error)})
 
 
-def come_back(service: Service, launch: Launch, error: clouds.ProviderUnavailable) -> Next:
-    """Out of reach: nothing is known, so the same step again; only a launch that never ran gives up in the end."""
+def come_back(service: Service, launch: Launch, error: clouds.ProviderUnavailable) -> Next | None:
+    """Out of reach: nothing is known, so the same step again; None where a launch that never ran has waited long enough."""
     waited = service.now() - launch.entered_at
     patience = dt.timedelta(minutes=service.settings.boot_minutes)
     if launch.state not in (State.READY, State.STOPPING) and waited > patience:
-        return failed(launch, error)
+        return None
     fresh = launch.message != str(error)
     return Next(
         state=launch.state,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from broker import backends, budgets, connections, consoles, dead_man, errors, orders, people, placement, seats, wishes
-from broker.launches import outcomes, waits
+from broker import backends, connections, dead_man, errors, orders, people, placement, seats, wishes
+from broker.launches import elsewhere, hedging, looking, outcomes, waits
 from broker.launches.outcomes import Next
 from broker.models import Launch, Order, Phase, State
 from broker.service import Service
@@ -58,30 +58,40 @@ def provision(service: Service, launch: Launch) -> Next:
         orders.buy(service, launch, order, account)
     except (clouds.NoCapacity, clouds.InvalidOrder) as refusal:
         return _try_another(service, order, str(refusal), refused=refusal.reason)
-    return Next(state=State.STARTING, wait=waits.LOOK_SECONDS, say=_starting(order))
+    except (clouds.QuotaExceeded, clouds.BadCredential, clouds.PermissionMissing) as refusal:
+        if not launch.elsewhere:
+            raise
+        return _try_another(service, order, str(refusal), refused=refusal.reason)
+    return Next(state=State.STARTING, wait=waits.LOOK_SECONDS, say=orders.said(order, "Starting"))
 
 
 def await_agent(service: Service, launch: Launch) -> Next:
     """The agent enrols, builds, starts the server and dials in; whatever keeps it from that ends the order."""
-    order = orders.current(service, launch)
-    if order is None or order.closing_at is not None:
-        return _end_and_try_another(service, launch, order)
-    dead_man.obtain(service, launch, order)
+    opened = orders.opened(service, launch)
+    living = orders.living(opened)
+    if not living:
+        return _end_and_try_another(service, launch, opened)
+    for order in living:
+        dead_man.obtain(service, launch, order)
+    if len(living) > 1:
+        return hedging.race(service, launch, *living)
+    (order,) = living
     if order.server == "up" and order.tunnelled_at is not None:
-        return outcomes.ready(service, launch)
-    if order.server == "down":
-        raise errors.ServerEnded
-    waited = service.now() - launch.entered_at
-    if order.enrolled_at is None and waited > dt.timedelta(minutes=service.settings.boot_minutes):
-        return _try_another(service, order, consoles.never_reported(service, order))
-    if waited > dt.timedelta(minutes=service.settings.boot_minutes + service.settings.build_minutes):
-        raise errors.BuildTimeout
-    return _look_at_instance(service, launch, order)
+        return outcomes.ready(service, launch, soon=len(opened) > 1)
+    if trouble := looking.trouble(service, launch, order):
+        if order.enrolled_at is None and isinstance(trouble, errors.BootTimeout | errors.InstanceLost):
+            return _try_another(service, order, str(trouble))
+        raise trouble
+    hedging.end_given_up(service, opened)
+    if hedging.is_due(service, launch, order):
+        return hedging.order_second(service, launch)
+    return Next(state=State.STARTING, wait=waits.LOOK_SECONDS)
 
 
 def watch(service: Service, launch: Launch) -> Next:
     """A running session, until it is idle, expired, lost or unwanted."""
-    now, order = service.now(), orders.current(service, launch)
+    now, opened = service.now(), orders.opened(service, launch)
+    order = orders.leader(opened)
     if now >= launch.deadline_at:
         return outcomes.over("expired", f"Its {launch.hours:g} hours are over.")
     active = launch.last_activity_at or launch.ready_at or now
@@ -91,19 +101,21 @@ def watch(service: Service, launch: Launch) -> Next:
     silent = (now - seen).total_seconds()
     if silent > service.settings.silence_minutes * 60:
         return outcomes.over("lost", "The machine has not been heard of for too long.")
-    if silent > 2 * service.settings.heartbeat_seconds and (order is None or _has_ended(service, order) is not None):
+    if silent > 2 * service.settings.heartbeat_seconds and (
+        order is None or looking.has_ended(service, order) is not None
+    ):
         return outcomes.over("lost", "The machine has ended by itself.")
     if order is not None and order.server == "down":
         return outcomes.over("ended", "Its server has ended by itself.")
     if order is not None:
         dead_man.obtain(service, launch, order)
-    return Next(state=State.READY, wait=service.settings.heartbeat_seconds)
+    alone = hedging.end_given_up(service, opened)
+    return Next(state=State.READY, wait=service.settings.heartbeat_seconds if alone else waits.LOOK_SECONDS)
 
 
 def terminate(service: Service, launch: Launch) -> Next:
     """The one way out: everything bought is ended, and asked after until the cloud says that it is gone."""
-    order = orders.current(service, launch)
-    if order is not None and not orders.end(service, order):
+    if not _end_all(service, orders.opened(service, launch)):
         return Next(state=State.STOPPING, wait=waits.GONE_SECONDS)
     return Next(state=State.STOPPED, say="Nothing of it is left.", columns={"stopped_at": service.now()})
 
@@ -121,46 +133,30 @@ STEPS: dict[State, Callable[[Service, Launch], Next]] = {
 # --- within ------------------------------------------------------------------------------------------------------------
 
 
-def _starting(order: Order) -> str:
-    """What it is and may cost."""
-    offer = orders.offered(order)
-    most = f", at most {budgets.money(order.promised, offer.currency)}" if offer.price_per_hour else ""
-    price = f" for {budgets.rate(offer)}{most}" if offer.price_per_hour else ""
-    return f"Starting on {offer.title}{price}."
-
-
 def _try_another(service: Service, order: Order, why: str, *, refused: str = "") -> Next:
     """Give this order up; `await_agent` sees it closed before anything else is bought."""
     orders.give_up(service, order, refused=refused)
     return Next(state=State.STARTING, say=why, columns={"message": why})
 
 
-def _end_and_try_another(service: Service, launch: Launch, order: Order | None) -> Next:
-    if order is not None and not orders.end(service, order):
+def _end_and_try_another(service: Service, launch: Launch, opened: Sequence[Order]) -> Next:
+    if not _end_all(service, opened):
         return Next(state=State.STARTING, wait=waits.GONE_SECONDS)
-    if len(orders.tried(service, launch)) >= service.settings.attempts:
+    refusal = orders.last_refusal(service, launch)
+    if refusal in elsewhere.FINAL or len(orders.tried(service, launch)) >= service.settings.attempts:
         raise errors.NoOfferLeft(launch.message or None)
     return Next(state=State.PLACED)
 
 
-def _look_at_instance(service: Service, launch: Launch, order: Order) -> Next:
-    """Whether it is still there, where its agent does not say so itself."""
-    seen = order.agent_seen_at or launch.entered_at
-    if service.now() - seen > dt.timedelta(minutes=service.settings.silence_minutes):
-        raise errors.InstanceLost
-    if (detail := _has_ended(service, order)) is None:
-        return Next(state=State.STARTING, wait=waits.LOOK_SECONDS)
-    if order.enrolled_at is None:
-        return _try_another(service, order, consoles.never_reported(service, order, detail or "no reason is known"))
-    raise errors.InstanceLost(detail or None)
-
-
-def _has_ended(service: Service, order: Order) -> str | None:
-    """The cloud's words on why it no longer runs; None while it does, or may yet."""
-    if order.instance is None:
-        return None
-    found = connections.of_order(service, order).describe(order.instance)
-    orders.note_state(service, order, found.state)
-    if found.state is base.InstanceState.GONE and not orders.believable(service, order, found):
-        return None
-    return found.detail if found.state in (base.InstanceState.STOPPING, base.InstanceState.GONE) else None
+def _end_all(service: Service, opened: Sequence[Order]) -> bool:
+    """True once all are closed. What goes wrong with one does not keep the other; it is raised once both were asked for."""
+    wrong: list[Exception] = []
+    gone = True
+    for order in opened:
+        try:
+            gone = orders.end(service, order) and gone
+        except (errors.BrokerError, clouds.ProviderError) as error:
+            wrong.append(error)
+    if wrong:
+        raise wrong[0]
+    return gone

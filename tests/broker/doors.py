@@ -31,6 +31,7 @@ class MemoryDirectory:
     def __init__(self) -> None:
         self.known: dict[str, sessions.Session] = {}
         self.on_gone: list[Callable[[str], None]] = []
+        self.on_moved: list[Callable[[str], None]] = []
         self.fault: Exception | None = None
 
     def get(self, session_id: str) -> sessions.Session | None:

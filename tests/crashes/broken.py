@@ -80,6 +80,27 @@ def no_limit() -> None:
     budgets.affordable = lambda offers, limits, start, end: list(offers)
 
 
+def two_hedges() -> None:
+    """Whoever looks forgets that there was a second machine already."""
+    from broker import orders
+
+    orders.was_hedged = lambda service, launch: False
+
+
+def forgotten_loser() -> None:
+    """The slower of two machines is given up, and nobody ends it."""
+    from broker import orders
+
+    inner = orders._open
+
+    def opened(launch_id: str) -> Any:
+        from broker.models import Order
+
+        return inner(launch_id).where(Order.closing_at.is_(None))
+
+    orders._open = opened
+
+
 def early_erasure() -> None:
     """The secret of a disconnected account is erased although a machine that runs there needs it to be ended."""
     import sqlalchemy as sa
@@ -105,4 +126,6 @@ BREAKAGES: dict[str, Callable[[], None]] = {
     "early erasure": early_erasure,
     "no settlement": no_settlement,
     "no limit": no_limit,
+    "two hedges": two_hedges,
+    "forgotten loser": forgotten_loser,
 }

@@ -13,6 +13,7 @@ from typing import Any
 EDGES = {
     ("waiting", "placed"), ("placed", "authorized"), ("authorized", "starting"), ("starting", "placed"),
     ("starting", "ready"), ("stopping", "stopped"),
+    *((state, "waiting") for state in ("placed", "authorized", "starting")),  # on to another backend
     *((state, "stopping") for state in ("waiting", "placed", "authorized", "starting", "ready")),
 }  # fmt: skip
 """docs/architecture.md draws them."""
@@ -130,15 +131,28 @@ def _doubled_names(found: Evidence) -> Iterator[str]:
 def _of_orders(found: Evidence) -> Iterator[str]:
     for launch in found.launches:
         orders = [order for order in found.orders if order["launch_id"] == launch["id"]]
-        if len(orders) > found.attempts:
-            yield f"launch {launch['id']}: {len(orders)} orders, though it may try {found.attempts} times"
-        if _overlap([(order["created_at"], order["closed_at"]) for order in orders]):
-            yield f"launch {launch['id']}: two orders were open at the same time"
+        yield from (f"launch {launch['id']}: {fault}" for fault in _too_many(launch, orders, found.attempts))
     for order in found.orders:
         if order["closed_at"] is None:
             yield f"order {order['id']} is still open"
         if order["asked_at"] and order["closing_at"] and order["asked_at"] > order["closing_at"]:
             yield f"order {order['id']} was asked for after it had been given up"
+
+
+def _too_many(launch: dict[str, Any], orders: list[dict[str, Any]], attempts: int) -> Iterator[str]:
+    """One order at a time; and one hedge beside them in all, where that was declared. Nowhere that was not named."""
+    hedges = [order for order in orders if order["hedge"]]
+    for backend in {order["backend"] for order in orders}:
+        if (count := sum(order["backend"] == backend for order in orders)) > attempts:
+            yield f"{count} orders at {backend}, though it may try {attempts} times"
+    if len(hedges) > bool(launch["hedged"]):
+        yield f"{len(hedges)} hedges, {'though it may have one' if launch['hedged'] else 'though it is not hedged'}"
+    if _overlap([(order["created_at"], order["closed_at"]) for order in orders if not order["hedge"]]):
+        yield "two orders were open at the same time"
+    walked = [(order["backend"], order["created_at"], order["closed_at"]) for order in orders]
+    for backend, created, _closed in walked:
+        if any(other != backend and start < created < (end or "9") for other, start, end in walked):
+            yield f"it went on to {backend} while something was open elsewhere"
 
 
 def _overlap(spans: list[tuple[str, str | None]]) -> bool:
@@ -177,7 +191,7 @@ def _wrong_sum(order: dict[str, Any]) -> Iterator[str]:
     if order["settled"] is None:
         yield f"{order['promised']} was promised and never settled"
         return
-    billed = 0 if asked is None or closed is None else price * (closed - asked)
+    billed = 0 if asked is None or closed is None else max(0, price * (closed - asked))
     if abs(order["settled"] - billed) > 2:
         yield f"{order['settled']} was settled, though {billed:.0f} can have been billed"
     if order["settled"] > order["promised"] + _over_time(order):

@@ -91,6 +91,8 @@ class Plan:
     """What the first launch must have said, in this order; nothing in particular where it is empty."""
     patience: float = 40
     """Seconds until everything must have recovered, and again until everything must have stopped."""
+    spare: bool = False
+    """Whether there is a second backend, called `spare`, on the same cloud."""
     account: str = ""
     """The kind of connection that the cloud asks for and the person has; empty where it asks for none."""
     disconnect_at: float | None = None
@@ -107,12 +109,15 @@ def drawn(seed: int, *, local: bool = False) -> Plan:
     dice = random.Random(f"{seed} {local}")
     shape = dice.choices(tuple(PARTS), weights=(5, 4, 1))[0]
     account, disconnect_at = ("", None) if local else _account(random.Random(f"{seed} account"))
+    spare = not local and not account
+    wishes = _wishes(dice)
     trouble = random.Random(f"{seed} trouble")
     jumps = () if local else _jumps(trouble)
     return Plan(
         seed=seed,
         shape=shape,
-        wishes=_wishes(dice),
+        wishes=wishes if local else _with_money(wishes, random.Random(f"{seed} money"), spare=spare),
+        spare=spare,
         kills=tuple(_kill(dice, shape) for _ in range(dice.randint(1, 5))),
         faults=() if local else (*_faults(dice), *_revoked(trouble)),
         jumps=jumps,
@@ -136,6 +141,26 @@ def _account(dice: random.Random) -> tuple[str, float | None]:
 
 def _wishes(dice: random.Random) -> tuple[Wish, ...]:
     return tuple(_wish(dice, first=number == 0) for number in range(dice.choice((1, 1, 2, 2, 3))))
+
+
+def _with_money(wishes: tuple[Wish, ...], dice: random.Random, *, spare: bool) -> tuple[Wish, ...]:
+    """By dice of its own as well. A name has the same parameters each time, or it could not be asked for twice."""
+    by_name = {name: _money(dice, spare=spare) for name in "ab"}
+    return tuple(replace(wish, money=by_name[wish.name]) for wish in wishes)
+
+
+def _money(dice: random.Random, *, spare: bool) -> dict[str, Any]:
+    """A budget that buys several machines, or one, or none; a hedge; somewhere else to go."""
+    money: dict[str, Any] = {}
+    if dice.random() < 0.4:
+        money["budget"] = dice.choice(("5", "0.5", "0.07", "0.01"))
+    if dice.random() < 0.3:
+        money["hedge"] = True
+    if dice.random() < 0.3 and spare:
+        money["elsewhere"] = ["spare"]
+    if dice.random() < 0.2:
+        money["prefer"] = "ready"
+    return money
 
 
 def _wish(dice: random.Random, *, first: bool) -> Wish:
@@ -250,4 +275,5 @@ def _options(dice: random.Random) -> dict[str, Any]:
         "list_seconds": dice.choice((0, 0, 0.2)),
         "end_seconds": dice.choice((0, 0, 0.1)),
         "power_off": dice.choice(("delete", "delete", "keep")),
+        "usual_seconds": 0.3,
     }

@@ -88,6 +88,7 @@ def _meet(world: World, fault: plans.Fault) -> bool:
 def _launch(world: World, wish: plans.Wish, began: float) -> bool:
     """Ask until answered. The same name may run already or be stopping: that is an answer as well."""
     told = {"repo": world.repo_url, "name": wish.name, "hours": wish.hours, "consent": True, **wish.money}
+    told["backend"] = "here" if world.plan.local else "cloud"
     found = world.ask("POST", "/api/launches", told)
     if found is None:
         return False

@@ -13,6 +13,8 @@ from tests.crashes.plans import Fault, Kill, Plan, Wish
 STOPPED_SOON = (Wish(at=0, name="a", stop_at=0.3),)
 LOST = Fault(call="provision", name="lost_response")
 TWO_WORKERS = {"shape": "two workers", "settings": {"lease_seconds": 4}}
+HEDGED = (Wish(at=0, name="a", money={"hedge": True}),)
+SLOW_TO_BOOT = {"usual_seconds": 0.1, "boot_seconds": 1.0}
 
 SCHEDULES = {
     "no idempotency key": (
@@ -72,12 +74,23 @@ SCHEDULES = {
         Plan(seed="settled after a refusal", faults=(Fault(call="provision", name="no_capacity"),)),
     ),
     "no limit": (
-        # The first machine costs what the budget has, or nearly: when it never reports, the next is too dear.
+        Plan(seed="a budget for no machine", wishes=(Wish(at=0, name="a", money={"budget": "0.01"}),)),
         Plan(
-            seed="a budget for one machine",
-            wishes=(Wish(at=0, name="a", money={"budget": "0.0001"}),),
+            seed="a budget for one machine, and none for a second beside it",
+            wishes=(Wish(at=0, name="a", money={"budget": "0.06", "hedge": True}),),
+            options=SLOW_TO_BOOT,
         ),
     ),
+    "two hedges": (
+        Plan(
+            seed="the second machine cannot be had",
+            wishes=HEDGED,
+            options=SLOW_TO_BOOT,
+            faults=(Fault(call="provision", name="no_capacity", settings={"where": {"offer": "small-b"}}),),
+            lists_within=0.1,
+        ),
+    ),
+    "forgotten loser": (Plan(seed="one of two is ended", wishes=HEDGED, options=SLOW_TO_BOOT),),
 }
 SYMPTOMS = {
     "no idempotency key": "bought 2 machines",
@@ -87,6 +100,8 @@ SYMPTOMS = {
     "early erasure": "is still open",
     "no settlement": "was promised and never settled",
     "no limit": "its budget is",
+    "two hedges": "2 hedges|two orders were open",
+    "forgotten loser": "is still open|is still billed",
 }
 CASES = [(broken, plan) for broken, plans in SCHEDULES.items() for plan in plans]
 

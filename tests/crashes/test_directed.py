@@ -10,6 +10,8 @@ from tests.crashes.conftest import Lanes
 from tests.crashes.plans import CALLS, Fault, Jump, Kill, Plan, Wish
 from tests.crashes.play import Outcome
 
+HEDGED = (Wish(at=0, name="a", money={"hedge": True}),)
+SLOW_TO_BOOT = {"usual_seconds": 0.1, "boot_seconds": 1.0}
 STOPPED_SOON = (Wish(at=0, name="a", stop_at=0.25),)
 
 SCHEDULES = {
@@ -113,6 +115,43 @@ SCHEDULES = {
         wishes=(Wish(at=0, name="a", stop_at=1.0),),
         faults=(Fault(call="terminate", name="unavailable", times=10),),
         kills=(Kill(what="instant", part="all", after=1.3),),
+    ),
+    "killed between ordering a second machine and buying it: it is bought once": Plan(
+        seed="hedge written",
+        wishes=HEDGED,
+        options=SLOW_TO_BOOT,
+        deadly={"all": "after the commit of open_order"},
+        visit=True,
+    ),
+    "killed while one of two machines is given up for the other: one stays, and answers": Plan(
+        seed="hedge decided",
+        wishes=HEDGED,
+        options=SLOW_TO_BOOT,
+        deadly={"all": "after the commit of give_up"},
+        visit=True,
+    ),
+    "the first of two machines never reports: the second one is entered, through its own tunnel": Plan(
+        seed="hedge wins",
+        wishes=HEDGED,
+        options={"usual_seconds": 0.1},
+        faults=(Fault(call="provision", name="never_dials"),),
+        visit=True,
+    ),
+    "the first of two machines is slow: streams of it are never the second one's": Plan(
+        seed="hedge tunnels",
+        wishes=HEDGED,
+        options={"usual_seconds": 0.1},
+        faults=(Fault(call="provision", name="slow_boot", settings={"seconds": 1.5}),),
+        visit=True,
+    ),
+    "killed on the way to another place: nothing is open at the one before": Plan(
+        seed="elsewhere",
+        spare=True,
+        wishes=(Wish(at=0, name="a", money={"elsewhere": ["spare"]}),),
+        faults=(Fault(call="provision", name="quota"),),
+        deadly={"all": "after the commit of give_up"},
+        lists_within=0.2,
+        visit=True,
     ),
     "a worker dies with its lease: another waits for it to run out": Plan(
         seed="lease",

@@ -277,7 +277,7 @@ class World:
     def _settings(self) -> dict[str, Any]:
         sweep = {} if self.plan.sweep else {"sweep_seconds": NEVER}
         local = {"boot_minutes": 10 / 60, "build_minutes": 1} if self.plan.local else {}
-        backends = [self._backend()]
+        backends = [self._backend(), *([{**self._backend(), "name": "spare"}] if self.plan.spare else [])]
         return {
             **SETTINGS, **local, **sweep, **self.plan.settings,
             "home": str(self.home), "port": self.port, "backends": backends, "database_url": self._table_url,

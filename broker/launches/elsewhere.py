@@ -1,0 +1,65 @@
+"""Going on to another backend that the person has named, once theirs has nothing for the launch."""
+
+from __future__ import annotations
+
+from broker import backends, connections, errors, orders, people, placement
+from broker.launches.outcomes import Next
+from broker.models import Launch, Phase, State
+from broker.service import Service
+from providers import errors as clouds
+
+BEFORE_READY = (State.WAITING, State.PLACED, State.AUTHORIZED, State.STARTING)
+ENDS_A_BACKEND = (
+    errors.NoBackend,
+    errors.NoOfferLeft,
+    errors.BudgetExceeded,
+    errors.CredentialTooShort,
+    clouds.QuotaExceeded,
+    clouds.BadCredential,
+    clouds.PermissionMissing,
+    clouds.ProviderUnavailable,  # for as long as a launch waits for a cloud
+)
+"""What another backend may mend. A build that failed, or a machine that was lost in the middle of one, is none of it."""
+FINAL = tuple(each.reason for each in (clouds.QuotaExceeded, clouds.BadCredential, clouds.PermissionMissing))
+"""What a cloud says to one offer and would say to every other."""
+
+
+def go_on(service: Service, launch: Launch, error: Exception) -> Next | None:
+    """To the next place that its person named and can use; None where there is none, or something may still be open here."""
+    if launch.state not in BEFORE_READY or not isinstance(error, ENDS_A_BACKEND):
+        return None
+    if not launch.elsewhere or orders.opened(service, launch):
+        return None
+    person = people.known(service, launch.person)
+    for at, name in enumerate(launch.elsewhere):
+        try:
+            backend = placement.choose(service, person, name)
+        except errors.BrokerError:
+            continue  # it has closed since, or their account there does not work any more
+        return _moved(service, launch, person, backend, error, left=launch.elsewhere[at + 1 :])
+    return None
+
+
+def _moved(
+    service: Service,
+    launch: Launch,
+    person: people.Person,
+    backend: backends.Backend,
+    error: Exception,
+    *,
+    left: list[str],
+) -> Next:
+    """It asks for a seat there as one that has just come, and takes that backend's limits."""
+    connection = connections.for_backend(service, person, backend)
+    longest = backend.setting.max_hours or service.settings.max_hours
+    columns = {
+        "backend": backend.name,
+        "connection_id": connection.id if connection else None,
+        "elsewhere": left,
+        "hours": min(launch.hours, longest),
+        "idle_minutes": backend.setting.idle_minutes or service.settings.idle_minutes,
+        "seated_at": None,
+        "message": "",
+    }
+    say = f"{error} It goes on at “{backend.title}”, as you wished."
+    return Next(state=State.WAITING, phase=Phase.WAITING, say=say, columns=columns)
