@@ -56,9 +56,11 @@ def bought(services: Services, cloud: Cloud, choices: Choices, order: Order) -> 
 
 
 def _bought_before(services: Services, order: Order, wanted: servers.Wanted) -> Instance:
-    if found := servers.settle(services, order.id):
-        return looking.instance(found)
     taken = claims.of_order(services, order.id)
+    if found := servers.settle(services, order.id):
+        if taken and taken[-1].state is claims.State.BEGUN:  # its holder died, or got no answer
+            _say(services, order, taken[-1].number, claims.State.BOUGHT)
+        return looking.instance(found)
     if not taken:
         return Instance(id=labels.named(order.id), tag=order.tag, state=InstanceState.GONE)
     if _may_follow(taken[-1]) and claims.take(services, order, number := taken[-1].number + 1):

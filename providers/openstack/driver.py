@@ -53,10 +53,17 @@ APPLICATION_CREDENTIAL = base.Kind(
         base.Setting(
             name="secret",
             title="Secret",
-            help="The cloud shows it once, when the application credential is made.",
+            help="The cloud shows it once, when the application credential is made. Of two, both: with a space between.",
             required=True,
             secret=True,
-            pattern=r"\S{8,255}",
+            pattern=r"\S{8,255}( +\S{8,255})?",
+        ),
+        base.Setting(
+            name="reap_id",
+            title="Second id",
+            help="Of a second application credential that may look and delete, and start nothing. Cleaning up signs in with it.",
+            pattern=ID,
+            example="8f3c1a52e0b94cd29d1f6a70a1b2c3d4",
         ),
         base.Setting(
             name="ends",
@@ -251,13 +258,27 @@ class OpenStackProvider(base.Provider):
 
     def _by_credential(self, cloudy: Cloudy, connection: base.Connection) -> base.Credential:
         typed = _typed_end(connection.settings.get("ends", ""))
-        known = cloudy.by_credential(connection.settings.get("id", ""), connection.secret or "", typed)
+        known = cloudy.by_credential(*_of_purpose(connection), typed)
         told, ends = cloudy.end_of(known)
         if told:
             return _credential(known, reaches=ends)
         # The cloud does not say. Its token ends with the credential at the latest, so it reaches that far for certain;
         # farther only by the word of the person who made it.
         return _credential(known, reaches=max(filter(None, (typed, known.expires))))
+
+
+def _of_purpose(connection: base.Connection) -> tuple[str, str]:
+    """Id and secret of the credential for what this is about: there may be a second one, which can only clean up."""
+    first, *second = (connection.secret or "").split() or [""]
+    reap_id = connection.settings.get("reap_id", "")
+    if bool(reap_id) != bool(second):
+        raise BadCredential(
+            "With a second application credential its id and its secret are both needed: the secret stands behind the first "
+            "one, after a space. Connect the account again."
+        )
+    if reap_id and connection.purpose is base.Purpose.REAP:
+        return reap_id, second[0]
+    return connection.settings.get("id", ""), first
 
 
 def _credential(known: access.AccessInfoV3, reaches: dt.datetime | None) -> base.Credential:

@@ -20,20 +20,29 @@ CANNOT = (
 )
 
 SCRIPT = """\
-# Makes the application credential “{name}” for {broker}. It lives {days} days, and may do what is listed here, no more.
-# Run it again to renew it: the one before ends at that moment, so paste the new id and secret at once.
+# Makes two application credentials for {broker}, which live {days} days and may do what is listed here, no more:
+# “{name}” to start machines, “{name}-reap” to look at them and delete them. Run it again to renew them: the ones before
+# end at that moment, so paste at once what it prints.
 ends=$(python3 -c 'import datetime as d; print(f"{{d.datetime.now(d.timezone.utc) + d.timedelta({days}):%Y-%m-%dT%H:%M:%S}}")')
-if openstack application credential show {name} >/dev/null 2>&1; then
-  openstack application credential delete {name}
-fi
-openstack application credential create {name} --role member --restricted --expiration "$ends" \\
-  --description 'For {broker}: look at machines, start and delete them' --access-rules '{rules}'
+make() {{
+  if openstack application credential show "$1" >/dev/null 2>&1; then
+    openstack application credential delete "$1"
+  fi
+  openstack application credential create "$1" --role member --restricted --expiration "$ends" --description "$2" \\
+    --access-rules "$3" -f json |
+    python3 -c 'import json, sys; m = {{k.lower(): v for k, v in json.load(sys.stdin).items()}}; print(m["id"], m["secret"])'
+}}
+set -- $(make {name} 'For {broker}: start machines, look at them and delete them' '{rules}') \\
+  $(make {name}-reap 'For {broker}: look at machines and delete them' '{reap_rules}')
+echo "Id: $1"
+echo "Secret: $2 $4"
+echo "Second id: $3"
 """
 
 
 def application_credential(cloud: Cloud, trust: base.Trust) -> base.Guide:
     """By script, or by hand on the dashboard's page."""
-    rules = needs.as_json(needs.rules(_prefixes(cloud), addresses=bool(cloud.floating_network)))
+    rules, reap_rules = (_rules(cloud, purpose) for purpose in (None, base.Purpose.REAP))
     name = credential_name(trust)
     broker = trust.name or "this broker"
     return base.Guide(
@@ -49,24 +58,27 @@ def application_credential(cloud: Cloud, trust: base.Trust) -> base.Guide:
             f"Set an expiration date, {KEEP_DAYS} days from now at most, and choose the role “member” only.",
             "Paste the access rules (the file access-rules.json here) into “Access Rules”. Leave “Unrestricted” off.",
             "Copy the id and the secret that it shows now, and never again, into the form here.",
-            "Or run the script instead, where the command `openstack` is signed in to your project, and copy what it prints.",
+            f"Better make a second one for cleaning up, “{name}-reap”, with the rules of reap-access-rules.json: type its id "
+            "into “Second id”, and its secret behind the first, after a space.",
+            "Or run the script instead, where the command `openstack` is signed in to your project: it makes both, and prints "
+            "what to copy.",
             *cloud.notes,
         ),
         link=cloud.credentials_page,
         link_title="Open the cloud's application credentials" if cloud.credentials_page else "",
-        script=SCRIPT.format(name=name, broker=broker, days=KEEP_DAYS, rules=rules),
+        script=SCRIPT.format(name=name, broker=broker, days=KEEP_DAYS, rules=rules, reap_rules=reap_rules),
         script_title="Where the command openstack is signed in to your project",
-        download={"access-rules.json": rules + "\n"},
+        download={"access-rules.json": rules + "\n", "reap-access-rules.json": reap_rules + "\n"},
         revoke=(
-            f"Open {PAGE} on the cloud's dashboard{_at(cloud)}, and delete “{name}”.",
-            f"Or, with the command: `openstack application credential delete {name}`.",
-            "It ends at once there, and with it every token that came of it. This broker cannot delete it: it may not.",
+            f"Open {PAGE} on the cloud's dashboard{_at(cloud)}, and delete “{name}” and “{name}-reap”.",
+            f"Or, with the command: `openstack application credential delete {name} {name}-reap`.",
+            "They end at once there, and with them every token that came of them. This broker cannot delete them: it may not.",
         ),
         narrows=(
             "The credential is limited to one project, one role, these requests and a date. It cannot be limited to the "
-            "machines that were started here: it could delete another of the project's machines, images or firewalls. One "
-            "credential serves to start and to clean up, so cleaning up could start machines too. "
-            "A project of its own is the better fence."
+            "machines that were started here: it could delete another of the project's machines, images or firewalls. A "
+            "project of its own is the better fence. With one credential cleaning up could start machines too; with a second "
+            "one for that it cannot."
         ),
     )
 
@@ -122,6 +134,10 @@ def rule(subject: str, group: str) -> dict[str, object]:
 def credential_name(trust: base.Trust) -> str:
     """What the script calls it: one for each broker, so that two brokers do not delete each other's."""
     return f"anybinder-{trust.broker}"
+
+
+def _rules(cloud: Cloud, purpose: base.Purpose | None) -> str:
+    return needs.as_json(needs.rules(_prefixes(cloud), purpose, addresses=bool(cloud.floating_network)))
 
 
 def _prefixes(cloud: Cloud) -> dict[str, str]:

@@ -256,28 +256,28 @@ def openstack(cloud: Keystone, ada: Account, tmp_path: Path) -> Callable[[str], 
     return run
 
 
-def printed(table: str, name: str) -> str:
-    """What the command prints for people to copy."""
-    rows = (line.split("|") for line in table.splitlines() if line.count("|") >= 3)
-    return next(row[2].strip() for row in rows if row[1].strip().lower().replace(" ", "_") == name)
+def printed(told: str) -> dict[str, str]:
+    """What the script prints for people to copy, by the form's own words."""
+    return dict(line.split(": ", 1) for line in told.splitlines() if ": " in line)
 
 
-def test_the_script_makes_the_credential_and_running_it_again_renews_it(campus, openstack):
+def form(told: dict[str, str]) -> dict[str, str]:
+    return {"id": told["Id"], "secret": told["Secret"], "reap_id": told["Second id"]}
+
+
+def test_the_script_makes_both_credentials_and_running_it_again_renews_them(campus, openstack):
     trust = identity.trust(campus.at, "x" * 26)
     guide = campus.backend.provider.guide("application_credential", trust, {})
-    first, second = (openstack(guide.script) for _ in range(2))
-    made = {name: printed(second, name) for name in ("id", "secret", "expires_at")}
-    row = campus.check(campus.connect("application_credential", id=made["id"], secret=made["secret"]))
+    first, second = (form(printed(openstack(guide.script))) for _ in range(2))
+    row = campus.check(campus.connect("application_credential", **second))
     assert row.works and row.trouble == ""
     assert row.ends_at is not None and abs(row.ends_at - now() - dt.timedelta(days=90)) < HOUR
-    ended = campus.check(
-        campus.connect("application_credential", id=printed(first, "id"), secret=printed(first, "secret"))
-    )
+    ended = campus.check(campus.connect("application_credential", **first))
     assert ended.works is False and "it was deleted there" in ended.trouble
-    assert len(openstack("openstack application credential list -f value -c Name").splitlines()) == 1
+    assert len(openstack("openstack application credential list -f value -c Name").splitlines()) == 2
     command = next(step for step in guide.revoke if "with the command" in step).partition(": ")[2].strip("`.")
     openstack(command)
-    gone = campus.check(campus.connect("application_credential", id=made["id"], secret=made["secret"]))
+    gone = campus.check(campus.connect("application_credential", **second))
     assert gone.works is False and "it was deleted there" in gone.trouble
 
 

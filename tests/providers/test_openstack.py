@@ -5,6 +5,7 @@ What a cloud lets in and refuses is tried against a real Keystone, in tests/open
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 import logging
@@ -76,7 +77,7 @@ def test_the_version_is_added_where_the_operator_leaves_it_out(typed):
 
 def test_a_person_types_no_address():
     fields = {field.name for kind in (OIDC, APPLICATION_CREDENTIAL) for field in kind.fields}
-    assert fields == {"id", "secret", "ends", "project"}
+    assert fields == {"id", "secret", "ends", "reap_id", "project"}
     for kind in (OIDC, APPLICATION_CREDENTIAL):
         for field in kind.fields:
             with pytest.raises(errors.BadField):
@@ -100,9 +101,41 @@ def test_the_guide_for_an_application_credential():
     assert len(guide.can) == len(guide.cannot) == 3 and guide.narrows and guide.revoke
     assert guide.link == "https://js2.jetstream-cloud.org/identity/application_credentials/"
     assert json.loads(guide.download["access-rules.json"]) == needs.rules()
+    assert json.loads(guide.download["reap-access-rules.json"]) == needs.rules(purpose=base.Purpose.REAP)
     for words in ("anybinder-b1b2b3b4", "--restricted", '--expiration "$ends"', "--role member", "hub.example.org"):
         assert words in guide.script
     assert "without one lives for a day" in " ".join(guide.steps)
+
+
+def test_what_cleans_up_may_start_nothing():
+    rules = needs.rules(purpose=base.Purpose.REAP)
+    assert not [each for each in rules if each["method"] == "POST" and not each["path"].endswith("/action")]
+    assert {"service": "compute", "method": "DELETE", "path": "/v2.1/servers/{server_id}"} in rules
+
+
+@pytest.mark.parametrize(("purpose", "used"), [(base.Purpose.LAUNCH, "0" * 32), (base.Purpose.REAP, "1" * 32)])
+def test_of_two_credentials_each_purpose_signs_in_with_its_own(listener, purpose, used):
+    heard = []
+
+    def hears(request: BaseHTTPRequestHandler) -> None:
+        heard.append(json.loads(request.rfile.read(int(request.headers["content-length"]))))
+        reply(request, 401, b"{}")
+
+    listener.answer = hears
+    both = dataclasses.replace(
+        CONNECTION, settings={**CONNECTION.settings, "reap_id": "1" * 32}, secret="launching reaping", purpose=purpose
+    )
+    with pytest.raises(BadCredential, match="refused"):
+        listener.provider.sign_in(both, None)
+    told = heard[0]["auth"]["identity"]["application_credential"]
+    assert told == {"id": used, "secret": "launching" if purpose is base.Purpose.LAUNCH else "reaping"}
+
+
+@pytest.mark.parametrize(("secret", "reap_id"), [("first second", ""), ("first", "1" * 32)])
+def test_of_a_second_credential_both_halves_are_needed(secret, reap_id):
+    half = dataclasses.replace(CONNECTION, settings={"id": "0" * 32, "reap_id": reap_id}, secret=secret)
+    with pytest.raises(BadCredential, match="both needed"):
+        OpenStackProvider({"auth_url": "http://127.0.0.1:1/v3"}).sign_in(half, None)
 
 
 def test_the_guide_for_trust_without_a_key_is_for_the_clouds_operators():
