@@ -34,6 +34,8 @@ class Need:
     purposes: tuple[Purpose, ...]
     query: str = ""
     """Keeps the answer short where it is only tried."""
+    optional: bool = False
+    """A launch goes well without."""
 
     def rule(self, prefix: str) -> dict[str, str]:
         """The access rule that allows it, where the service's paths begin with this."""
@@ -73,8 +75,8 @@ NEEDS = (
     Need(service="network", method="POST", path="/security-groups", why="to make a firewall that lets nothing in",
          purposes=LAUNCH),
     Need(service="compute", method="POST", path="/servers", why="to start a machine", purposes=LAUNCH),
-    Need(service="compute", method="POST", path="/servers/{server_id}/action", why="to read the console of a machine",
-         purposes=BOTH),
+    Need(service="compute", method="POST", path="/servers/{server_id}/action",
+         why="to read the console of a machine that does not report", purposes=BOTH, optional=True),
     Need(service="compute", method="DELETE", path="/servers/{server_id}", why="to delete a machine", purposes=BOTH),
     Need(service="network", method="PUT", path="/ports/{port_id}", why="to take the firewall off before it is deleted",
          purposes=BOTH),

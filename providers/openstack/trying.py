@@ -81,7 +81,7 @@ def _try(
     if cloudy.cloud.encrypted and not address.startswith("https://"):
         return False, f"The cloud offers its service “{need.service}” without encryption. Tell its operators."
     if rules is not None and not needs.allows(rules, rule):
-        return False, refusals.add(rule)
+        return None if need.optional else False, refusals.add(rule)
     if need.method != "GET":
         return None, _only_looks(known)
     if "{" in need.path:
