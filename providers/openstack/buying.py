@@ -39,6 +39,7 @@ class Choices:
 
 def bought(services: Services, cloud: Cloud, choices: Choices, order: Order) -> Instance:
     """The order's instance, be it bought by this call or by another; GONE where it has ended. Raises ProviderError."""
+    servers.user_data(order)  # too long is said before anything is made
     image = images.chosen(services, choices.image, cloud.image)
     network = networks.chosen(services, choices.network, cloud.network)
     flavor, volume_gb = offers.meant(order.offer.id)

@@ -133,7 +133,7 @@ class OpenStackProvider(base.Provider):
         base.Setting(
             name="config_drive",
             help="Whether machines are told what to do on a drive: yes or no. Empty: as the cloud's preset says.",
-            choices=("", "yes", "no"),
+            choices=("yes", "no"),
         ),
         base.Setting(
             name="credentials_page", help="Address of the dashboard's page where people make application credentials."

@@ -14,9 +14,10 @@ AUTOMATIC = "auto_allocated_network"
 
 def chosen(services: Services, name: str, own: str = "") -> str:
     """Its id. `name`: as configured, a name or an id; `own`: what the cloud calls the one that everybody is to use."""
-    found = [each for each in _listed(services) if not each.get("router:external")]
+    listed = _listed(services)
     if name:
-        return _only([each for each in found if name in (each["id"], each["name"])], f"called “{name}”", found)
+        return _only([each for each in listed if name in (each["id"], each["name"])], f"called “{name}”", listed)
+    found = [each for each in listed if not each.get("router:external")]
     for usual in filter(None, (own, AUTOMATIC)):
         if named := [each for each in found if each["name"] == usual]:
             return str(named[0]["id"])

@@ -76,7 +76,7 @@ def body(order: Order, wanted: Wanted) -> dict[str, Any]:
         "name": labels.named(order.id),
         "flavorRef": wanted.flavor,
         "metadata": order.tag.as_labels(),
-        "user_data": base64.b64encode(data).decode(),
+        "user_data": user_data(order),
         "networks": [{"port": wanted.port} if wanted.port else {"uuid": wanted.network}],
     }
     if not wanted.port:
@@ -88,6 +88,16 @@ def body(order: Order, wanted: Wanted) -> dict[str, Any]:
     if not wanted.volume_gb:
         return {**told, "imageRef": wanted.image}
     return {**told, "imageRef": "", "block_device_mapping_v2": [_volume(wanted)]}
+
+
+def user_data(order: Order) -> str:
+    """What the machine is told at birth, as Nova takes it. Raises InvalidOrder where that is too long."""
+    told = order.boot.user_data.encode()
+    if len(told) > USER_DATA_MOST:
+        raise InvalidOrder(
+            f"What the machine is told at birth has {len(told)} bytes; OpenStack takes {USER_DATA_MOST}."
+        )
+    return base64.b64encode(told).decode()
 
 
 def of_order(services: Services, order_id: str) -> list[Server]:

@@ -22,7 +22,7 @@ from providers.errors import (
     ProviderUnavailable,
     QuotaExceeded,
 )
-from providers.openstack import OpenStackProvider, claims, clouds, labels, looking, needs, offers, servers
+from providers.openstack import OpenStackProvider, claims, clouds, images, labels, looking, needs, offers, servers
 from providers.openstack.clouds import Cloud
 from tests.providers.test_openstack import TOKEN, TRUST, Listener, listener, reply
 
@@ -280,3 +280,104 @@ def test_a_list_that_never_ends_is_given_up(listener):
 def test_a_boot_volume_is_a_number_of_gb(volume):
     with pytest.raises(InvalidOrder, match="number of GB"):
         OpenStackProvider({"preset": "jetstream2", "volume_gb": volume})
+
+
+# --- what a machine starts from, and where ----------------------------------------------------------------------------
+
+IMAGES = [
+    {
+        "id": "i1",
+        "name": "Ubuntu 24.04",
+        "visibility": "public",
+        "created_at": "2026-01-01T00:00:00Z",
+        "disk_format": "raw",
+    },
+    {
+        "id": "i2",
+        "name": "Ubuntu 24.04",
+        "visibility": "public",
+        "created_at": "2026-06-01T00:00:00Z",
+        "disk_format": "raw",
+    },
+    {
+        "id": "i3",
+        "name": "Ubuntu 24.04",
+        "visibility": "shared",
+        "created_at": "2026-09-01T00:00:00Z",
+        "disk_format": "raw",
+    },
+    {
+        "id": "i4",
+        "name": "Ubuntu 24.04",
+        "visibility": "public",
+        "created_at": "2026-09-01T00:00:00Z",
+        "disk_format": "aki",
+    },
+    {
+        "id": "i5",
+        "name": "My own",
+        "visibility": "private",
+        "created_at": "2026-09-01T00:00:00Z",
+        "disk_format": "qcow2",
+    },
+]
+OUTSIDE = {"id": "n0", "name": "public", "router:external": True, "project_id": "operators"}
+MINE, MINE_TOO = ({"id": each, "name": each, "project_id": "p1"} for each in ("n1", "n2"))
+SHARED = {"id": "n3", "name": "shared", "project_id": "operators"}
+
+
+class Project:
+    """A listener as a project with these images and networks, where a first claim is met by a refusal."""
+
+    def __init__(self, listener: Listener, images: list[dict[str, Any]], networks: list[dict[str, Any]]) -> None:
+        self.listener, self.lists = listener, {"images": images, "networks": networks}
+        listener.answer = self.answer
+
+    def answer(self, request: Any) -> None:
+        name = request.path.partition("?")[0].rpartition("/")[2]
+        if request.command == "POST":
+            self.claimed = True
+            reply(request, 403, b'{"message": "You are not authorized to complete add_image action."}')
+        else:
+            reply(request, 200, json.dumps({name: self.lists[name]}).encode())
+
+    def refuses(self, **configuration: str) -> str:
+        provider = OpenStackProvider({"auth_url": f"{self.listener.url}/v3", **configuration})
+        with pytest.raises(ProviderError) as refused:
+            provider.provision(catalogued(self.listener), ORDER)
+        return str(refused.value)
+
+
+def test_an_image_that_is_gone_has_its_own_sentence_and_nothing_is_made(listener):
+    project = Project(listener, IMAGES, [MINE])
+    assert "no image called “Debian 99” any more" in project.refuses(image="Debian 99")
+    assert "no stock image of Debian or Ubuntu" in Project(listener, IMAGES[2:], [MINE]).refuses()
+
+
+def test_a_project_whose_users_may_make_no_records_in_glance_is_told_so(listener):
+    said = Project(listener, IMAGES, [MINE]).refuses()
+    assert "image POST /image/v2/images (“You are not authorized to complete add_image action”)" in said
+
+
+@pytest.mark.parametrize(
+    ("networks", "name", "says"),
+    [
+        ([], "", "has no network of its own"),
+        ([OUTSIDE], "", "has no network of its own"),
+        ([MINE, MINE_TOO], "", "has 2 networks of its own. There are: n1, n2"),
+        ([MINE], "n9", "has no network called “n9”. There are: n1"),
+        ([MINE, SHARED], "", "add_image"),
+        ([SHARED], "", "add_image"),
+        ([OUTSIDE, MINE], "public", "add_image"),
+        ([MINE, {**MINE_TOO, "name": "auto_allocated_network"}], "", "add_image"),
+    ],
+)
+def test_the_network_is_the_one_that_is_meant_or_there_is_a_sentence(listener, networks, name, says):
+    assert says in Project(listener, IMAGES, networks).refuses(network=name)
+
+
+@pytest.mark.parametrize(("name", "image"), [("", "i2"), ("My own", "i5"), ("i1", "i1")])
+def test_the_newest_stock_image_that_the_cloud_itself_publishes_or_the_configured_one(listener, name, image):
+    Project(listener, IMAGES, [])
+    with listener.provider._services(catalogued(listener)) as services:
+        assert images.chosen(services, name, "")["id"] == image
