@@ -115,7 +115,10 @@ def _most(service: Service, launch: Launch) -> Decimal | None:
 
 
 def buy(service: Service, launch: Launch, order: Order, account: backends.Account) -> base.Instance:
-    """Ask the cloud for this order. Repeatable: the same order yields the same instance. Raises ProviderError."""
+    """Ask the cloud for this order. Repeatable: the same order yields the same instance. Raises ProviderError, LeaseLost.
+
+    Who was away for so long that the order was given up meanwhile (a computer that slept) gives back what it has bought.
+    """
     now = service.now()
     _note(service, order, asked_at=now, first_asked_at=order.first_asked_at or now)
     wanted = base.Order(
@@ -126,7 +129,17 @@ def buy(service: Service, launch: Launch, order: Order, account: backends.Accoun
     )
     instance = account.provision(wanted)
     _note(service, order, instance=instance.id)
+    if _is_given_up(service, order):
+        account.terminate(instance.id, order.id)
+        raise errors.LeaseLost
     return instance
+
+
+def _is_given_up(service: Service, order: Order) -> bool:
+    """By whoever has taken the launch over since."""
+    with service.db.reading() as session:
+        found = session.get(Order, order.id)
+    return found is not None and found.closing_at is not None
 
 
 def note_state(service: Service, order: Order, state: base.InstanceState) -> None:

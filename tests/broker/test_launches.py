@@ -6,12 +6,14 @@ import datetime as dt
 import threading
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from broker import errors, launches, orders, people, sessions, wishes
 from broker.models import Launch, Order, State
+from providers import base
 from providers import errors as clouds
 from tests.broker.conftest import Bench, Clock
 from tests.doubles.desk_cloud import DeskCloud, SlowListingCloud
@@ -161,6 +163,25 @@ def test_what_a_worker_does_after_its_lease_ran_out_is_not_written(bench: Bench,
     bench.advance(launch)
     assert not launches.advancing._settle(bench.at, late, launches.Next(state=State.STOPPED))
     assert bench.launch(launch.id).state is State.STARTING
+
+
+def test_what_is_bought_for_an_order_that_was_given_up_meanwhile_is_given_back(
+    bench: Bench, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A computer that slept between writing the order down and asking for it: another worker has closed it since."""
+    launch, buy = bench.request(), bench.cloud.provision
+
+    def after_a_sleep(*asked: Any) -> base.Instance:
+        clock.move(seconds=bench.at.settings.lease_seconds + 1)
+        launches.stop(bench.at, launch.id)
+        bench.until_stopped(launch)
+        return buy(*asked)
+
+    monkeypatch.setattr(bench.cloud, "provision", after_a_sleep)
+    launches.advance(bench.at, launch.id)
+    assert bench.launch(launch.id).state is State.STOPPED
+    assert len(bench.cloud.bought) == 1
+    assert bench.cloud.instances(None, bench.at.keys.broker_id) == []
 
 
 def test_a_wish_to_stop_during_a_step_is_seen_when_the_step_settles(bench: Bench) -> None:

@@ -38,6 +38,8 @@ def be(told: dict[str, Any]) -> None:
     if told["account"]:
         tasks.KEEP_SECONDS = KEEP_SECONDS
     broken.break_(told["broken"])
+    if told["over"] == "aws":
+        _know_this_double(told["lists_within"])
     if told["jumps"]:
         _set_clock(told["jumps"])
     counter = points.Counter(Path(told["counter"]))
@@ -47,6 +49,14 @@ def be(told: dict[str, Any]) -> None:
     _know_this_repository(told)
     _note_early_ends(chosen, Path(told["early"]))
     {"all": serve, "web": serve_alone, "worker": work, "worker2": work}[told["part"]](chosen, told)
+
+
+def _know_this_double(lists_within: float) -> None:
+    """Its machines are on this computer, and it lists what it has made within a moment, as the schedule says."""
+    from providers.aws import AwsProvider
+
+    AwsProvider.dials_loopback = True
+    AwsProvider.lists_within = dt.timedelta(seconds=lists_within)
 
 
 def _set_clock(jumps: list[tuple[float, float]]) -> None:

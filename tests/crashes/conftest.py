@@ -27,7 +27,13 @@ class Lanes:
     """Plays schedules, a few at a time, in the order they were given."""
 
     def __init__(
-        self, repo: dict[str, str], new_table: Callable[[], str] = str, *, count: int = 2, slack: float = 1
+        self,
+        repo: dict[str, str],
+        new_table: Callable[[], str] = str,
+        *,
+        count: int = 2,
+        slack: float = 1,
+        new_cloud: Callable[[], Any] = FakeCloud.start,
     ) -> None:
         """Two lanes are for the cores of a small computer; waits are most of a schedule, so an idle one takes more.
 
@@ -36,13 +42,13 @@ class Lanes:
         self._folder = Path(tempfile.mkdtemp(prefix="abc-", dir="/tmp"))  # short: sockets live in it
         self._numbers = itertools.count(1)
         self._pool = ThreadPoolExecutor(count)
-        self._clouds: queue.Queue[FakeCloud] = queue.Queue()
+        self._clouds: queue.Queue[Any] = queue.Queue()
         self._stack = contextlib.ExitStack()
         self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
         self._zygote = Zygote()
         self._stack.callback(self._zygote.close)
         for _ in range(count):
-            self._clouds.put(self._stack.enter_context(FakeCloud.start()))
+            self._clouds.put(self._stack.enter_context(new_cloud()))
 
     def submit(self, plan: plans.Plan) -> Future[Outcome]:
         return self._pool.submit(self._play, plan)
@@ -81,10 +87,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test a schedule, named by its seed."""
     first = metafunc.config.getoption("--seed")
     few = local_schedules(metafunc.config)
+    over, many = metafunc.config.getoption("--over"), metafunc.config.getoption("--schedules")
     counts = {"seed": schedules(metafunc.config), "local_seed": few, "postgres_seed": few}
+    counts["aws_seed"] = many if over == "aws" else few
     for name, count in counts.items():
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, range(first, first + count), ids=lambda seed: f"seed-{seed}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Over another cloud than the fake one, nothing but its schedules."""
+    over = config.getoption("--over")
+    if over != "fake":
+        items[:] = [item for item in items if item.path.name == f"test_{over}.py"]
 
 
 def seeds_of(request: pytest.FixtureRequest, name: str) -> list[int]:
@@ -94,6 +109,7 @@ def seeds_of(request: pytest.FixtureRequest, name: str) -> list[int]:
 
 
 def schedules(config: Any) -> int:
+    """How many over the fake cloud; none where another is asked for."""
     return config.getoption("--schedules")
 
 

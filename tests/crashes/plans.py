@@ -95,6 +95,8 @@ class Plan:
     """Whether there is a second backend, called `spare`, on the same cloud."""
     account: str = ""
     """The kind of connection that the cloud asks for and the person has; empty where it asks for none."""
+    over: str = "fake"
+    """The provider of the cloud."""
     disconnect_at: float | None = None
     """At this second the person disconnects it: nothing new begins, what runs is ended all the same, its secret goes."""
     broken: str = ""
@@ -129,6 +131,29 @@ def drawn(seed: int, *, local: bool = False) -> Plan:
         local=local,
         account=account,
         disconnect_at=disconnect_at,
+    )
+
+
+def drawn_over_aws(seed: int) -> Plan:
+    """The same over the double of AWS: its faults are of AWS's own actions, and every launch is on a person's account."""
+    dice = random.Random(f"{seed} aws")
+    plan, trouble = drawn(seed), random.Random(f"{seed} aws trouble")
+    revoked = tuple(
+        Fault(call=call, name="bad_credential", times=trouble.randint(1, 3), at=round(trouble.uniform(0.5, 3), 3))
+        for call in ("GetSessionToken", "DescribeInstances", "TerminateInstances")
+        if trouble.random() < 0.1
+    )
+    return replace(
+        plan,
+        over="aws",
+        account="access_key",
+        disconnect_at=round(trouble.uniform(0.5, 4), 3) if trouble.random() < 0.3 else None,
+        wishes=tuple(replace(wish, stop_at=wish.stop_at and 3 * wish.stop_at, hours=1) for wish in plan.wishes),
+        kills=tuple(replace(kill, after=3 * kill.after, count=2 * kill.count) for kill in plan.kills),
+        faults=(*(_fault(dice, AWS_FAULTS) for _ in range(dice.choice((0, 1, 2, 2, 3)))), *revoked),
+        options={"list_seconds": dice.choice((0, 0, 0.4)), "end_seconds": dice.choice((0, 0.5))},
+        settings={"lease_seconds": 5, "boot_minutes": 8 / 60, "build_minutes": 12 / 60, "silence_minutes": 8 / 60},
+        lists_within=1.5,
     )
 
 
@@ -180,11 +205,11 @@ def _kill(dice: random.Random, shape: str) -> Kill:
 
 
 def _faults(dice: random.Random) -> tuple[Fault, ...]:
-    return tuple(_fault(dice) for _ in range(dice.choice((0, 1, 1, 2, 3))))
+    return tuple(_fault(dice, FAULTS) for _ in range(dice.choice((0, 1, 1, 2, 3))))
 
 
-def _fault(dice: random.Random) -> Fault:
-    wrong = dice.choice(FAULTS)
+def _fault(dice: random.Random, among: tuple[Fault, ...]) -> Fault:
+    wrong = dice.choice(among)
     times = dice.randint(1, wrong.times)
     return replace(wrong, times=TEN if wrong.times == TEN else times)
 
@@ -268,6 +293,46 @@ FAULTS = (
     _wrong("sign_in", "bad_credential"),
 )
 """What a seed may draw; `times` is the most."""
+
+
+AWS_FAULTS = (
+    _wrong("RunInstances", "lost_response", 3),
+    _wrong("RunInstances", "duplicate", 2),
+    _wrong("RunInstances", "silent", 2),
+    _wrong("RunInstances", "half_created", 2),
+    _wrong("RunInstances", "no_capacity", 3),
+    _wrong("RunInstances", "quota"),
+    _wrong("RunInstances", "permission"),
+    _wrong("RunInstances", "bad_credential"),
+    _wrong("RunInstances", "unavailable", 3),
+    _wrong("CreateSecurityGroup", "lost_response", 2),
+    _wrong("CreateSecurityGroup", "duplicate", 2),
+    _wrong("CreateSecurityGroup", "unavailable", 3),
+    _wrong("CreateSecurityGroup", "permission"),
+    _wrong("DeleteSecurityGroup", "unavailable", TEN),
+    _wrong("DeleteSecurityGroup", "lost_response", 2),
+    _wrong("TerminateInstances", "unavailable", TEN),
+    _wrong("TerminateInstances", "lost_response", 2),
+    _wrong("TerminateInstances", "duplicate", 2),
+    _wrong("TerminateInstances", "silent", 2),
+    _wrong("TerminateInstances", "bad_credential", 3),
+    _wrong("DescribeInstances", "unavailable", 3),
+    _wrong("DescribeInstances", "lost_response", 3),
+    _wrong("DescribeInstances", "bad_credential", 2),
+    _wrong("DescribeVolumes", "unavailable", 3),
+    _wrong("DescribeNetworkInterfaces", "unavailable", 3),
+    _wrong("DescribeSecurityGroups", "lost_response", 3),
+    _wrong("DescribeInstanceTypes", "unavailable", 2),
+    _wrong("GetParameters", "unavailable", 2),
+    _wrong("GetSessionToken", "unavailable", 3),
+    _wrong("GetSessionToken", "lost_response", 2),
+    _wrong("machine", "never_dials", 2),
+    _wrong("machine", "build_fails", 1, message="The build failed."),
+    _wrong("machine", "dies", 2, seconds=0.1),
+    _wrong("machine", "dies", 1, seconds=0.8),
+    _wrong("machine", "taken_away", 1, seconds=0.5),
+)
+"""The same over AWS, by its own actions."""
 
 
 def _options(dice: random.Random) -> dict[str, Any]:

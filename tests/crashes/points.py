@@ -111,11 +111,12 @@ def kill_agents(folder: str) -> None:
 def set_up(points: Points, verbs: tuple[str, ...] = VERBS) -> None:
     """Put the boundaries into this process."""
     from broker import db, instances, launches
+    from providers.aws import AwsProvider
     from providers.fake import FakeProvider
     from providers.local import LocalProvider
 
     _around_transactions(points, db.Database)
-    for provider in (FakeProvider, LocalProvider):
+    for provider in (FakeProvider, LocalProvider, AwsProvider):
         for verb in verbs:
             points.around(provider, verb)
     points.around(instances, "enrol")

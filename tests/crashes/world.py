@@ -22,7 +22,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from providers.fake import FakeCloud
 from tests.crashes import plans, points
 
 SETTINGS = {
@@ -37,7 +36,10 @@ SETTINGS = {
 }
 NEVER = 10**6
 BIRTH_SECONDS = 0.3  # about what a broker takes to be up
-PORTS = itertools.cycle(range(21000, 32000))  # below the ports that connections take for themselves
+FIRST = 21000 + os.getpid() % 100 * 100  # two runs at once must not take one another's
+PORTS = itertools.cycle(
+    (*range(FIRST, 32000), *range(21000, FIRST))
+)  # below those that connections take for themselves
 RETRY_SECONDS = 0.05  # a person whose broker does not answer tries again
 HTTP_SECONDS = 5
 KEPT = "SELECT id FROM connections WHERE removed_at IS NOT NULL AND (secret IS NOT NULL OR erased_at IS NULL)"
@@ -153,12 +155,15 @@ class World:
         plan: plans.Plan,
         *,
         zygote: Zygote,
-        cloud: FakeCloud,
+        cloud: Any,
         folder: Path,
         repo: dict[str, str],
         table_url: str = "",
     ) -> None:
-        """`table_url` names the table of this world; without one it is SQLite in the state folder."""
+        """`cloud` is a FakeCloud, or what looks like one (`aws_cloud.py`).
+
+        `table_url` names the table of this world; without one it is SQLite in the state folder.
+        """
         self.plan, self.cloud, self.folder = plan, cloud, folder
         self.home = folder / "home"
         self.home.mkdir(parents=True)
@@ -226,8 +231,9 @@ class World:
         from broker import backends, connections, people
 
         with self._inside() as at:
-            kinds = backends.named(at, "cloud").provider.kinds
-            connections.connect(at, people.LOCAL, "backend:cloud", kinds, self.plan.account, {"key": "the-fake-key"})
+            provider = backends.named(at, "cloud").provider
+            typed = {"key": "the-fake-key"} if self.plan.over == "fake" else self.cloud.typed(at, provider)
+            connections.connect(at, people.LOCAL, "backend:cloud", provider.kinds, self.plan.account, typed)
 
     def disconnect(self) -> bool:
         """What the person's button does. It need not be repeated: it is done here, in a process that nobody kills."""
@@ -264,6 +270,8 @@ class World:
             "settings": self._settings(),
             "broken": self.plan.broken,
             "account": self.plan.account,
+            "over": self.plan.over,
+            "lists_within": self.plan.lists_within,
             "deadly": "" if part.deaths else str(self.plan.deadly.get(part.name, "")),
             "agents": (str(self.home if self.plan.local else self.cloud.folder)) if self.plan.kills_agents else "",
             "jumps": self.jumps,
@@ -286,6 +294,8 @@ class World:
     def _backend(self) -> dict[str, Any]:
         if self.plan.local:
             return {"name": "here", "provider": "local", "configuration": {"cache": self._repo["cache"]}}
+        if self.plan.over != "fake":
+            return {"name": "cloud", "provider": self.plan.over, "configuration": self.cloud.configuration}
         more = {"lists_within": str(self.plan.lists_within), "timeout": "4"}
         if self.plan.account:
             more["kinds"] = self.plan.account

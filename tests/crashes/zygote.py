@@ -58,6 +58,16 @@ def warm_up() -> None:
         serving.build(at)
         placement.places(at, LOCAL)
         at.close()
+    warm_up_the_sdk()
+
+
+def warm_up_the_sdk() -> None:
+    """AWS's own descriptions are megabytes of JSON: read once, here."""
+    from providers.aws import clients
+
+    place, keys = clients.Place(region="eu-central-1"), {"access_key_id": "x", "secret_access_key": "x"}
+    for service in ("ec2", "sts", "ssm", "scheduler", "iam"):
+        clients._client(service, place, keys)
 
 
 def say(word: str) -> None:
