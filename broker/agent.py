@@ -100,6 +100,7 @@ class Boot:
         self.runtime = told["runtime"]
         self.cache = told["cache"]
         self.builder = list(told["builder"])
+        self.broker_key = told.get("broker_key")
         self.tcp_servers = bool(told.get("tcp_servers", False))
         self.python_downloads = bool(told.get("python_downloads", False))
         self.engine = told.get("engine")
@@ -324,7 +325,7 @@ class Agent:
                 self.end(3, "the broker refuses the enrolment (%d)" % status)
                 return False
             await asyncio.sleep(pause)
-        if not hmac.compare_digest(proof(self.boot.token, nonce), str(answer.get("proof"))):
+        if not self._is_the_broker(nonce, answer):
             self.end(3, "what answered cannot prove that it is the broker")
             return False
         self._obey(answer)
@@ -333,6 +334,13 @@ class Agent:
         self.silence_seconds = float(answer["silence_seconds"])
         self.journal.hidden += [self.session["secret"], self.session["server_token"], *spellings(self.key)]
         return True
+
+    def _is_the_broker(self, nonce, answer):
+        """It knows the token, as somebody may who has read our boot data, and holds the key that we were told at birth."""
+        if not hmac.compare_digest(proof(self.boot.token, nonce), str(answer.get("proof"))):
+            return False
+        said = "%s %s" % (self.boot.order, nonce)
+        return not self.boot.broker_key or signed(self.boot.broker_key, said, str(answer.get("signature")))
 
     def _obey(self, answer):
         """What every answer of the broker may carry: a deadline, never beyond `until`, and a command."""
@@ -391,26 +399,53 @@ class Agent:
 
     async def _build(self):
         """The server's command as the builder leaves it; None when the build failed, or nothing is to be served."""
-        builder = Builder(self)
-        if self.boot.bring and not await self._bring("python"):
-            return None
-        spec = dict(self.spec, home=self.boot.work)
+        # What opens the repository is in no file: the builder reads it from its standard input, and we forget it with that.
+        given, spellings_of_it, self.key = json.dumps(self.key).encode() if self.key else b"", spellings(self.key), None
+        try:
+            if not await self._bring(self._needs()):
+                return None
+            builder = Builder(self)
+            command = await self._run_builder(builder, given)
+            if builder.wants_containers and await self._bring(["images"]):
+                command = await self._run_builder(Builder(self), given)
+            return command
+        finally:
+            self.journal.hidden = [word for word in self.journal.hidden if word not in spellings_of_it]
+
+    async def _run_builder(self, builder, given):
+        spec = dict(self.spec, home=self.boot.work, keyed=bool(given))
         for name in ("cache", "runtime", "python_downloads", "engine"):
             spec[name] = getattr(self.boot, name)
         path = os.path.join(self.boot.work, "spec.json")
-        # What opens the repository is in no file: the builder reads it from its standard input, and we forget it at once.
-        given, spellings_of_it, self.key = json.dumps(self.key).encode() if self.key else b"", spellings(self.key), None
-        write_private(path, json.dumps(dict(spec, keyed=bool(given))), self.user)
+        write_private(path, json.dumps(spec), self.user)
         try:
             return await builder.run(self.boot.builder + [path], float(self.spec["build_seconds"]), given)
         finally:
-            self.journal.hidden = [word for word in self.journal.hidden if word not in spellings_of_it]
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
+    def _needs(self):
+        """What the machine needs at the least; whether it takes containers to build is for the repository's files to say."""
+        kind = (self.spec.get("content") or {}).get("kind", "git")
+        if self.spec.get("build_only"):
+            return ["images"]
+        return {"git": ["python", "git"], "image": ["image"]}.get(kind, ["python"])
+
     async def _bring(self, what):
         """Have this machine get what a build needs; whether it is there. What keeps it from that has been told."""
-        return await Builder(self, root=True).bring(self.boot.bring + [what], float(self.spec["build_seconds"]))
+        if not self.boot.bring:
+            return True
+        bringing = Builder(self, root=True)
+        if not await bringing.bring(self.boot.bring + what, float(self.spec["build_seconds"])):
+            return False
+        self.boot.builder = bringing.brought.get("builder", self.boot.builder)
+        self.boot.engine = bringing.brought.get("engine", self.boot.engine)
+        return True
+
+    @property
+    def may_have_containers(self):
+        """Whether a container engine can be had where none is yet."""
+        return bool(self.boot.bring) and not self.boot.engine
 
     async def _serve(self, command):
         """Start the server, wait until it answers, then watch it for life."""
@@ -512,6 +547,62 @@ def proof(token, nonce):
     """What only a broker that knows the enrolment token can answer."""
     key = hashlib.sha256(token.encode()).digest()
     return hmac.new(key, nonce.encode("ascii"), "sha256").hexdigest()
+
+
+def signed(key, text, signature):
+    """Whether the holder of this Ed25519 key signed that (RFC 8032, 5.1.7). Standard Python has no such thing; once is enough."""
+    try:
+        key, signature = bytes.fromhex(key), bytes.fromhex(signature)
+    except ValueError:
+        return False
+    public, commitment = ed_point(key), ed_point(signature[:32])
+    number = int.from_bytes(signature[32:], "little")
+    if len(signature) != 64 or number >= ED_ORDER or public is None or commitment is None:
+        return False
+    told = int.from_bytes(hashlib.sha512(signature[:32] + key + text.encode()).digest(), "little") % ED_ORDER
+    left, right = ed_times(ED_BASE, number), ed_sum(commitment, ed_times(public, told))
+    return all((left[at] * right[2] - right[at] * left[2]) % ED_PRIME == 0 for at in (0, 1))
+
+
+ED_PRIME = 2**255 - 19
+ED_ORDER = 2**252 + 27742317777372353535851937790883648493
+ED_D = -121665 * pow(121666, ED_PRIME - 2, ED_PRIME) % ED_PRIME
+
+
+def ed_point(coded):
+    """A point of the curve, as (X, Y, Z, T); None where these 32 bytes are none."""
+    y = int.from_bytes(coded, "little") & (2**255 - 1)
+    if len(coded) != 32 or y >= ED_PRIME:
+        return None
+    square = (y * y - 1) * pow(ED_D * y * y + 1, ED_PRIME - 2, ED_PRIME) % ED_PRIME
+    x = pow(square, (ED_PRIME + 3) // 8, ED_PRIME)
+    if (x * x - square) % ED_PRIME:
+        x = x * pow(2, (ED_PRIME - 1) // 4, ED_PRIME) % ED_PRIME
+    if (x * x - square) % ED_PRIME or (x == 0 and coded[31] >> 7):
+        return None
+    x = ED_PRIME - x if x & 1 != coded[31] >> 7 else x
+    return x, y, 1, x * y % ED_PRIME
+
+
+def ed_sum(one, other):
+    a = (one[1] - one[0]) * (other[1] - other[0]) % ED_PRIME
+    b = (one[1] + one[0]) * (other[1] + other[0]) % ED_PRIME
+    c = 2 * one[3] * other[3] * ED_D % ED_PRIME
+    d = 2 * one[2] * other[2] % ED_PRIME
+    e, f, g, h = b - a, d - c, d + c, b + a
+    return e * f % ED_PRIME, g * h % ED_PRIME, f * g % ED_PRIME, e * h % ED_PRIME
+
+
+def ed_times(point, number):
+    total = (0, 1, 1, 0)
+    while number:
+        if number & 1:
+            total = ed_sum(total, point)
+        point, number = ed_sum(point, point), number >> 1
+    return total
+
+
+ED_BASE = ed_point((4 * pow(5, ED_PRIME - 2, ED_PRIME) % ED_PRIME).to_bytes(32, "little"))
 
 
 def backoff(first, last):
@@ -704,6 +795,8 @@ class Builder:
     def __init__(self, agent, root=False):
         self._agent = agent
         self._root = root
+        self.brought = {}
+        self.wants_containers = False
         self._phase = "fetching"
         self._last = collections.deque(maxlen=10)
         self._command = None
@@ -721,6 +814,8 @@ class Builder:
         image_wanted = self._agent.spec.get("build_only")
         if (self._image if image_wanted else self._command) and not self._failure:
             return self._command
+        if self.wants_containers and self._agent.may_have_containers:
+            return None
         if image_wanted and self._command:
             self._failure = "This backend has no containers, so it builds no images. Choose one with containers."
         self._agent.fail(self._failure or self._surprise(program))
@@ -763,7 +858,10 @@ class Builder:
             return
         if self._phase == "failed":
             self._failure = message
+            self.wants_containers = event.get("needs") == "containers"
             return
+        if self._root and isinstance(event.get("brought"), dict):
+            self.brought = event["brought"]
         if self._phase == "built" and isinstance(event.get("server"), dict):
             self._command = event["server"]
         image = event.get("image")

@@ -111,6 +111,7 @@ def boot(service: Service, order: Order) -> base.Boot:
         "broker": service.agent_url.rstrip("/"),
         "order": order.id,
         "token": enrolment_token(service, order.id),
+        "broker_key": service.keys.public,
         "until": order.until.isoformat(),
         "silence_seconds": service.settings.silence_minutes * 60,
     }
@@ -125,10 +126,10 @@ def boot(service: Service, order: Order) -> base.Boot:
 def user_data(service: Service, order: Order, config: Mapping[str, Any]) -> str:
     """What cloud-init is told on a machine that knows nothing yet."""
     told = {
-        **config,
         "files": parcels.digests(),
         "patience_seconds": service.settings.boot_minutes * 60,
         "linger_seconds": LINGER_SECONDS,
+        **config,
     }
     off = order.until + GRACE
     return USER_DATA.format(

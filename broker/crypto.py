@@ -14,6 +14,7 @@ import secrets
 from pathlib import Path
 
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"  # base32 in lower case: fits a host name, a label and an idempotency key
@@ -72,6 +73,19 @@ class Keyring:
     def derive(self, name: str) -> bytes:
         """32 bytes that belong to this name and to nothing else."""
         return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=name.encode()).derive(self._root)
+
+    @functools.cached_property
+    def public(self) -> str:
+        """The broker's own key as machines are told it at birth: 32 bytes of Ed25519, in hexadecimal."""
+        return self._own.public_key().public_bytes_raw().hex()
+
+    def sign(self, text: str) -> str:
+        """What whoever knows `public` can tell that this broker said, in hexadecimal."""
+        return self._own.sign(text.encode()).hex()
+
+    @functools.cached_property
+    def _own(self) -> Ed25519PrivateKey:
+        return Ed25519PrivateKey.from_private_bytes(self.derive("broker-key"))
 
     def token(self, use: str, subject: str) -> str:
         """A secret for this use and subject: the same each time, so that it needs no storage and a retry repeats it."""

@@ -86,7 +86,8 @@ def enrol(service: Service, token: str, said: Enrolment) -> dict[str, Any]:
     if stolen:
         raise errors.EnrolmentRefused("This token was used before. The instance is being ended.")
     key = _key(service, launch) if repo_access.still_needed(order) else {}
-    return {**_task(service, launch, order), **key, "proof": crypto.prove(expected, said.nonce)}
+    proofs = {"proof": crypto.prove(expected, said.nonce), "signature": service.keys.sign(f"{order.id} {said.nonce}")}
+    return {**_task(service, launch, order), **key, **proofs}
 
 
 def _key(service: Service, launch: Launch) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The machine: makes a bought machine fit for its agent, runs the agent, and is over when the agent is.
 
     python3 machine.py BOOT.json       as root, from the boot data (broker/bootstrap.py); whoever started it powers off then
-    python3 machine.py --bring WHAT    brings what a build needs: `python`, `image` or `images`; the agent asks for it
+    python3 machine.py --bring WHAT …  brings what a build needs (bringing.py); the agent asks for it
 
 One file, standard library only, Python 3.8 and later. What it does is told on the console, line by line, so that a machine
 which never dials out explains itself. The session's user can read nothing of it: what is secret lies in memory or in files
@@ -15,9 +15,7 @@ import io
 import ipaddress
 import json
 import os
-import platform
 import pwd
-import shutil
 import signal
 import socket
 import subprocess
@@ -33,6 +31,11 @@ RUN = "/run/anybinder"
 USER = "anybinder"
 SHELL = "/bin/bash"
 PROCESSES = 4096  # of the session's user: far above any notebook, far below a fork bomb's harm
+BUILDER = os.path.join(HOME, "builder", "broker", "environments")
+ENGINE = "/var/run/docker.sock"
+BASE_IMAGE = (
+    "docker.io/library/buildpack-deps:jammy"  # repo2docker's own, as on this computer (providers/local/engine.py)
+)
 AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 METADATA = (
     "169.254.0.0/16",  # link-local: most clouds' metadata
@@ -56,7 +59,7 @@ class Trouble(Exception):
 def main(arguments):
     """The exit status: the agent's own, or 1 where none could be started."""
     if arguments[:1] == ["--bring"]:
-        return bring(arguments[1])
+        return bring(arguments[1:])
     with open(arguments[0], encoding="utf-8") as file:
         told = json.load(file)
     os.unlink(arguments[0])
@@ -79,7 +82,7 @@ def live(told, will):
     fence(user)
     put("agent.py", fetch(told, "agent.py"))
     put("machine.py", read(os.path.abspath(__file__)))
-    put("parcels.json", json.dumps({"broker": told["broker"], "files": told["files"]}).encode())
+    put("parcels.json", json.dumps({name: told[name] for name in ("broker", "files", "order")}).encode())
     status = run_agent(told, user, will)
     say("the agent has ended (%d)" % status)
     if status in (2, 3, 5):
@@ -119,14 +122,16 @@ def run_agent(told, user, will):
     mine, its = os.pipe()
     os.set_inheritable(its, True)
     boot = {
-        name: told[name] for name in ("broker", "order", "token", "until", "silence_seconds", "key") if name in told
+        name: told[name]
+        for name in ("broker", "order", "token", "until", "silence_seconds", "broker_key")
+        if name in told
     }
     boot.update(
         home=os.path.join(HOME, "agent"),
         work=os.path.join(HOME, "session"),
         cache=os.path.join(HOME, "cache"),
         runtime=os.path.join(RUN, "s"),
-        builder=[sys.executable, "-I", os.path.join(HOME, "builder", "broker", "environments")],
+        builder=[sys.executable, "-I", BUILDER],
         bring=[sys.executable, "-I", os.path.join(HOME, "machine.py"), "--bring"],
         user={"name": user.pw_name, "uid": user.pw_uid, "gid": user.pw_gid},
         rlimits={"CORE": 0, "NPROC": PROCESSES},
@@ -148,12 +153,11 @@ def run_agent(told, user, will):
 
 
 def environment():
-    """Where programs are, and whom this machine trusts: all that it starts trusts the same."""
-    env = {"PATH": os.path.join(HOME, "bin") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+    """What the image says of its surroundings, our programs' folder, and whom it trusts: all that we start trusts the same."""
+    env = {name: value for name, value in os.environ.items() if name not in ("INVOCATION_ID", "JOURNAL_STREAM")}
+    env["PATH"] = os.path.join(HOME, "bin") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     if os.path.exists(AUTHORITIES):
-        env["SSL_CERT_FILE"] = AUTHORITIES
-    passed = ("LANG", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-    env.update((name, os.environ[name]) for name in passed if name in os.environ)
+        env.setdefault("SSL_CERT_FILE", AUTHORITIES)
     return env
 
 
@@ -357,79 +361,25 @@ def put(name, content, mode=0o644):
 
 
 def read(path):
+    """The bytes of this file."""
     with open(path, "rb") as file:
         return file.read()
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# What a build needs
+# What a build needs (bringing.py)
 
 
-def bring(what):
-    """Bring it, telling the agent on standard output; 0 where it is there."""
+def bring(wanted):
+    """Become the program that brings it, of the builder's own version."""
     told = json.loads(read(os.path.join(HOME, "parcels.json")).decode())
-    try:
-        BRINGERS[what](told)
-    except (Trouble, OSError, subprocess.SubprocessError) as fault:
-        tell("failed", "This machine cannot be made ready to build: %s." % str(fault).rstrip("."))
-        return 1
-    return 0
-
-
-def bring_python(told):
-    """The builder, `uv` and `git`: for an environment that needs no container."""
-    getting_git = None
-    if not shutil.which("git"):
-        tell("fetching", "Installing git")
-        getting_git = threading.Thread(target=install, args=(["git"],))
-        getting_git.start()
-    bring_builder(told)
-    bring_uv(told)
-    if getting_git:
-        getting_git.join()
-    if not shutil.which("git"):
-        raise Trouble("git is not there, and cannot be installed: " + "; ".join(refusals))
-    tell("fetching", "This machine is ready to build")
-
-
-def bring_builder(told):
     with tarfile.open(fileobj=io.BytesIO(gzip.decompress(fetch(told, "builder.tar.gz")))) as archive:
         for entry in archive:
             path = os.path.join("builder", entry.name)
             os.makedirs(os.path.join(HOME, os.path.dirname(path)), exist_ok=True)
             put(path, archive.extractfile(entry).read())
-
-
-def bring_uv(told):
-    """From the broker, where that has one for such a machine; else by this machine's own pip."""
-    if shutil.which("uv", path=environment()["PATH"]):
-        return
-    os.makedirs(os.path.join(HOME, "bin"), exist_ok=True)
-    name = "uv-" + platform.machine()
-    if name in told["files"]:
-        put("bin/uv", fetch(told, name), mode=0o755)
-        return
-    raise Trouble("the broker has no uv for a machine of this kind (%s)" % platform.machine())
-
-
-refusals = []
-
-
-def install(packages):
-    """By the system's own package manager. What keeps it from that is noted in `refusals`; nothing is raised."""
-    apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120", "-o", "Dpkg::Use-Pty=0"]
-    for step in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
-        env = dict(environment(), DEBIAN_FRONTEND="noninteractive", LC_ALL="C.UTF-8")
-        try:
-            ended = subprocess.run([*apt, *step], env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        except OSError as fault:
-            refusals.append("apt-get: %s" % fault.strerror)
-            return
-        if ended.returncode:
-            refusals.append((ended.stderr.decode("utf-8", "replace").strip().splitlines() or ["apt-get failed"])[-1])
-
-
-BRINGERS = {"python": bring_python}
+    program = os.path.join(HOME, "builder", "broker", "bringing.py")
+    os.execv(sys.executable, [sys.executable, "-I", program, *wanted])
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -451,11 +401,6 @@ def run(command, given=None):
     if ended.returncode:
         last = (ended.stdout.strip().splitlines() or ["no reason given"])[-1]
         raise OSError("%s: %s" % (command[0], last))
-
-
-def tell(phase, message, **more):
-    """One line for the agent."""
-    print(json.dumps(dict(more, phase=phase, message=message)), flush=True)
 
 
 def began():

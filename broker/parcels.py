@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import io
 import platform
+import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from pathlib import Path
 from broker.environments import installing, programs
 
 HERE = Path(__file__).parent
+LOCK = HERE.parent / "deploy" / "requirements.lock"  # versions and digests; only a clone has it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +35,13 @@ class Parcel:
 
 @functools.cache
 def named() -> Mapping[str, Parcel]:
-    """All there are, by name: the same as long as this process runs. `uv-<machine>` only where we have one."""
+    """All there are, by name: the same as long as this process runs. `uv-<machine>` and the locks only where we have them."""
     made = [_made(name, (HERE / name).read_bytes()) for name in ("machine.py", "agent.py")]
     made.append(_made("builder.tar.gz", _builder()))
     if uv := _uv():
         made.append(_lying(f"uv-{platform.machine()}", uv))
+    if LOCK.exists():
+        made += [_made("builder.lock", LOCK.read_bytes()), _made("uv.lock", _only("uv").encode())]
     return {parcel.name: parcel for parcel in made}
 
 
@@ -67,11 +71,18 @@ def _uv() -> Path | None:
         return None
 
 
+def _only(package: str) -> str:
+    """This package's entry of the lock."""
+    found = re.search(rf"^{package}==.*?(?=^\S|\Z)", LOCK.read_text(), re.MULTILINE | re.DOTALL)
+    return found[0] if found else ""
+
+
 def _builder() -> bytes:
     """The builder as an archive, the same to the byte for the same files."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for path in [HERE / "__init__.py", *sorted((HERE / "environments").glob("*.py"))]:
+        ours = [HERE / name for name in ("__init__.py", "bringing.py", "machine.py")]
+        for path in [*ours, *sorted((HERE / "environments").glob("*.py"))]:
             entry = tarfile.TarInfo(str(path.relative_to(HERE.parent)))
             content = path.read_bytes()
             entry.size, entry.mode = len(content), 0o644

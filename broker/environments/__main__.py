@@ -39,7 +39,8 @@ def main(arguments: list[str]) -> int:
         spec.pop("key", None)  # it has been of no use where the environment was found
         server = session.prepare(spec, place)
     except programs.Failed as failure:
-        programs.tell("failed", str(failure))
+        more = {"needs": "containers"} if isinstance(failure, programs.NeedsContainers) else {}
+        programs.tell("failed", str(failure), **more)
         return 1
     programs.tell("built", "The environment is ready", server=server)
     return 0

@@ -24,6 +24,10 @@ class Failed(Exception):
     """The build has failed; the sentence is for the person."""
 
 
+class NeedsContainers(Failed):
+    """The same: with containers it could be built."""
+
+
 copies: list[TextIO] = []
 """Files that get what the agent is told, so that others who want the same can read along."""
 

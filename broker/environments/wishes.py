@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from broker.environments.programs import Failed
+from broker.environments.programs import Failed, NeedsContainers
 
 FILE_BYTES = 1_000_000
 
@@ -76,10 +76,10 @@ def refuse_what_needs_containers(root: Path, folder: Path) -> None:
     for name, need in needs:
         file = file_in(root, folder / name)
         if file and (name != "apt.txt" or lines_of(file)):
-            raise Failed(needs_containers(file.relative_to(root), need))
+            raise NeedsContainers(needs_containers(file.relative_to(root), need))
     runtime = file_in(root, folder / "runtime.txt")
     if runtime and runtime_of(runtime)[0].lower() == "r":
-        raise Failed(needs_containers(runtime.relative_to(root), "R"))
+        raise NeedsContainers(needs_containers(runtime.relative_to(root), "R"))
 
 
 def needs_containers(file: Path, need: str) -> str:

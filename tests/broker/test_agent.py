@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker import agent
 from tests.doubles.broker_double import (
@@ -139,6 +140,7 @@ class Instance:
             "builder": [sys.executable, str(folder / "builder.py")],
         }
         self.env: dict[str, str] = {}
+        self.pass_fds: tuple[int, ...] = ()
         self.log = folder / "agent.log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -150,6 +152,7 @@ class Instance:
                 env={**os.environ, **self.env},
                 stdout=log,
                 stderr=log,
+                pass_fds=self.pass_fds,
             )
         self.process = self.process or process
         return process
@@ -263,6 +266,56 @@ def test_a_broker_that_cannot_prove_itself_is_not_obeyed(instance, broker):
     instance.start()
     assert instance.exit_status() == 3
     assert not broker.reports
+
+
+def test_a_broker_with_the_key_told_at_birth_is_obeyed(instance, broker):
+    instance.boot["broker_key"] = broker.broker_key
+    instance.serve()
+    instance.up()
+
+
+def test_a_broker_with_another_key_is_not_obeyed_though_it_knows_the_token(instance, broker):
+    instance.boot["broker_key"] = Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex()
+    instance.serve()
+    instance.start()
+    assert instance.exit_status() == 3
+    assert not broker.reports
+
+
+def test_a_signature_counts_for_its_own_key_and_words_only():
+    one, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    key, signature = one.public_key().public_bytes_raw().hex(), one.sign(b"order nonce").hex()
+    assert agent.signed(key, "order nonce", signature)
+    assert not agent.signed(key, "order another", signature)
+    assert not agent.signed(other.public_key().public_bytes_raw().hex(), "order nonce", signature)
+    damaged = [
+        signature[:at] + format(15 - int(signature[at], 16), "x") + signature[at + 1 :] for at in range(0, 128, 9)
+    ]
+    assert [
+        each for each in [*damaged, "", "zz", "00" * 64, signature[:-2]] if agent.signed(key, "order nonce", each)
+    ] == []
+
+
+def test_what_a_machine_may_delete_itself_with_goes_through_the_pipe_and_into_no_file(instance, broker):
+    near, far = os.pipe()
+    broker.dead_man = {"requests": [{"method": "DELETE", "url": "https://cloud.example/1"}], "ends_at": "2027-01-01"}
+    instance.boot["will"] = far
+    instance.pass_fds = (far,)
+    instance.serve()
+    instance.up()
+    os.close(far)
+    with os.fdopen(near) as pipe:
+        assert json.loads(pipe.readline()) == broker.dead_man
+    until(lambda: broker.reports[-1]["dead_man"], what="the agent says that it holds it")
+    kept = [path for path in instance.home.rglob("*") if path.is_file() and b"cloud.example" in path.read_bytes()]
+    assert kept == []
+
+
+def test_who_has_no_use_for_it_is_not_given_it(instance, broker):
+    broker.dead_man = {"requests": [], "ends_at": "2027-01-01"}
+    instance.serve()
+    instance.up()
+    assert "dead_man" not in broker.reports[-1]
 
 
 def test_a_second_agent_on_the_same_home_does_nothing(instance, broker):

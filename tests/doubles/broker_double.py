@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 ENROLMENT_TOKEN = "enrolment-token-" + "e" * 27
 SESSION_SECRET = "session-secret-" + "s" * 28
 SERVER_TOKEN = "server-token-" + "t" * 30
@@ -54,6 +56,8 @@ class BrokerDouble:
         self.raw_upgrades = True
         """Off, it is as if a middlebox had eaten the upgrade: only WebSocket handshakes are answered."""
         self.honest = True
+        self.signing = Ed25519PrivateKey.generate()
+        """The broker's own key; `broker_key` is what a machine is told of it."""
         self.files: dict[str, bytes] = {}
         """What machines fetch, by its digest."""
         self.dead_man: dict[str, Any] | None = None
@@ -68,6 +72,10 @@ class BrokerDouble:
     @property
     def url(self) -> str:
         return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
+
+    @property
+    def broker_key(self) -> str:
+        return self.signing.public_key().public_bytes_raw().hex()
 
     def close(self) -> None:
         """As a killed broker: the port is closed and every connection is cut."""
@@ -161,7 +169,8 @@ class BrokerDouble:
             if number > known:
                 self.events.append(event)
         self.reports.append(body)
-        return 200, {"command": self.command, "deadline": self.deadline.isoformat(), "ack": len(self.events)}
+        more = {"dead_man": self.dead_man} if self.dead_man and body.get("dead_man") is False else {}
+        return 200, {"command": self.command, "deadline": self.deadline.isoformat(), "ack": len(self.events), **more}
 
     def _enrol(self, bearer: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         self.enrolments.append(body["agent"])
@@ -177,6 +186,7 @@ class BrokerDouble:
             "silence_seconds": self.silence_seconds,
             "deadline": self.deadline.isoformat(),
             "proof": hmac.new(key, body["nonce"].encode(), "sha256").hexdigest(),
+            "signature": self.signing.sign(f"{self.order} {body['nonce']}".encode()).hex(),
             **({"key": self.key} if self.key else {}),
         }
 
