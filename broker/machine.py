@@ -242,7 +242,10 @@ def fence(user):
 def tried(way, uid):
     try:
         way(uid)
-    except (OSError, subprocess.SubprocessError):
+    except FileNotFoundError:
+        return False
+    except (OSError, subprocess.SubprocessError) as fault:
+        say("one of several fences cannot be made: %s" % fault)
         return False
     return True
 
@@ -257,7 +260,7 @@ def fence_by_nft(uid):
         "ip daddr { %s } reject" % ", ".join(METADATA),
         "ip6 daddr { %s } reject" % ", ".join(METADATA_IPV6),
     ]
-    text = "table inet anybinder {}\ndelete table inet anybinder\ntable inet anybinder { chain out {\n%s\n} }\n"
+    text = "table inet anybinder {}\ndelete table inet anybinder\ntable inet anybinder {\nchain out {\n%s\n}\n}\n"
     run(["nft", "-f", "-"], given=text % "\n".join(rules))
 
 

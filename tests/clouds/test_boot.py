@@ -113,6 +113,7 @@ def test_it_boots_enrols_and_serves_as_nobody_and_tells_each_step(world: World) 
     machine = world.running()
     world.broker.take().close()
     said = [line for line in machine.console().splitlines() if "anybinder: [" in line]
+    assert "cannot be made" not in machine.console()
     steps = ("goes off at", "asks its broker", "starting the agent")
     assert [step for step in steps if not any(step in line for line in said)] == [], machine.console()
     assert sorted(set(machine.inside("ps -o user= -C python3").split())) == [USER, "root"]
@@ -221,7 +222,7 @@ def test_the_switch_of_the_first_line_needs_nobody(world: World, monkeypatch: py
     """Its programs are stopped, so that the timer alone is left."""
     monkeypatch.setattr(bootstrap, "GRACE", dt.timedelta(seconds=10))
     machine = world.running(minutes=0.5)
-    machine.inside("pkill -STOP -f 'machine.py|agent.py'", check=False)
+    machine.inside("systemctl kill --signal=STOP anybinder")
     until(lambda: not machine.running, seconds=90, what=machine.console())
 
 
