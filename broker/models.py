@@ -369,7 +369,7 @@ class Use(Table):
     person: Mapped[str] = mapped_column(sa.String(255), index=True)
     connection_id: Mapped[str | None] = mapped_column(sa.ForeignKey("connections.id"), index=True)
     what: Mapped[str] = mapped_column(sa.String(32))
-    """`launch`, `reap`, `check`, `sweep`, `look up`, `clone`, `linked token`; pages call them by `web.connect.DONE`."""
+    """`launch`, `reap`, `check`, `sweep`, `prices`, `look up`, `clone`, `linked token`; pages call them by `web.connect.DONE`."""
     launch_id: Mapped[str | None] = mapped_column(sa.String(12))
     outcome: Mapped[str] = mapped_column(sa.Text, default="")
     """Empty where it went well, else the sentence."""

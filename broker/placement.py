@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from decimal import Decimal
 
 import sqlalchemy as sa
 
-from broker import admission, backends, budgets, connections, errors, orders, readiness, resources
+from broker import admission, backends, budgets, connections, errors, menus, orders, readiness, resources
 from broker.models import Launch
 from broker.people import Person
 from broker.service import Service
@@ -33,6 +34,10 @@ class Place:
     confined: bool
     """False where it runs as the person, with all they may do."""
     price_per_hour: Decimal | None
+    """Of the cheapest that it offered lately; None where nobody knows."""
+    currency: str
+    price: tuple[str, ...]
+    """The same in words: an hour, the most that a launch may come to, and who says so."""
     ready_seconds: float | None
     """Median of what it took lately; None where it was never tried."""
 
@@ -93,17 +98,40 @@ def ranked(service: Service, launch: Launch, offers: Sequence[base.Offer]) -> li
 
 
 def _place(service: Service, person: Person, backend: backends.Backend) -> Place:
+    connection, closed = connections.for_backend(service, person, backend), _closed(service, person, backend)
     local = backend.provider.on_this_computer
+    offer = base.Offer(id="", title="", price_per_hour=Decimal(0)) if local else None
+    if closed is None and not local:
+        menus.want(service, backend, connection)
+        menu = menus.known(service, backend, connection)
+        offer = menu.cheapest if menu else None
     return Place(
         name=backend.name,
         title=backend.title,
-        closed=_closed(service, person, backend),
+        closed=closed,
         connect=_connect(person, backend),
-        connected=connections.for_backend(service, person, backend) is not None,
+        connected=connection is not None,
         confined=backend.provider.confined,
-        price_per_hour=Decimal(0) if local else None,
+        price_per_hour=offer.price_per_hour if offer else None,
+        currency=offer.currency if offer else "USD",
+        price=_price(service, backend, offer),
         ready_seconds=_usual_seconds(service, backend.name),
     )
+
+
+def _price(service: Service, backend: backends.Backend, offer: base.Offer | None) -> tuple[str, ...]:
+    """What is shown before a launch: the price, and what it comes to in the longest life that a launch may have there."""
+    if offer is None or offer.price_per_hour is None:
+        return ("price unknown",)
+    if not offer.price_per_hour:
+        return ("free",)
+    hours = dt.timedelta(hours=backend.setting.max_hours or service.settings.max_hours)
+    ready = service.settings.preparing
+    now = service.now()
+    most = budgets.promised(offer, now, now + hours + ready) or Decimal(0)
+    said = f"price of {offer.price_as_of or 'today'}" + (f" by {offer.price_source}" if offer.price_source else "")
+    span = f"{budgets.hours(hours)} and up to {budgets.hours(ready)} of getting ready"
+    return (f"from {budgets.rate(offer)}", f"at most {budgets.money(most, offer.currency)} for {span}", said)
 
 
 def _closed(service: Service, person: Person, backend: backends.Backend) -> str | None:

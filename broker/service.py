@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from joserfc.jwk import RSAKey
 
     from broker.backends import Account, Backend
+    from broker.menus import Menu
     from broker.probe import Seen
     from broker.rounds import Standing
 
@@ -55,6 +56,10 @@ class Service:
     """Held while that is changed."""
     identities: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     """What identity providers have said of themselves, for minutes; `openid` alone reads it."""
+    menus: dict[tuple[str, str], Menu] = field(default_factory=dict)
+    """What places offered lately; `menus` alone reads it."""
+    menus_wanted: set[tuple[str, str]] = field(default_factory=set)
+    """Whose offers a page would like to know; `menus` alone reads it."""
     probes: dict[str, Seen] = field(default_factory=dict)
     """What was last found at the public address; `probe` alone reads it."""
     probing: threading.Lock = field(default_factory=threading.Lock, repr=False)

@@ -17,10 +17,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from broker import app as application
-from broker import backends, client, front, launches, logs, reaper, service, sessions, settings, tasks
+from broker import backends, client, front, launches, logs, menus, reaper, service, sessions, settings, tasks
 from broker.home import write_private
 
 FIRST_LAUNCH_SECONDS = 120  # a broker that was started for one launch waits this long for it
+MENU_SECONDS = 1  # between two looks at what pages would like to know of clouds
 LINGER_SECONDS = 5  # and this long after the last one
 CLOSING_SECONDS = 3  # how long open requests may take to finish when the broker ends
 
@@ -117,7 +118,8 @@ async def _alongside(
     app: FastAPI, *, at: service.Service, while_needed: bool, server: list[uvicorn.Server]
 ) -> AsyncIterator[None]:
     """What runs on the loop beside the requests."""
-    running = [asyncio.create_task(_note_activity(app, at)), asyncio.create_task(_announce(app, server))]
+    beside = (_note_activity(app, at), _announce(app, server), _fill_menus(at))
+    running = [asyncio.create_task(each) for each in beside]
     if while_needed:
         running.append(asyncio.create_task(_end_when_idle(at, server)))
     try:
@@ -146,6 +148,14 @@ async def _note_activity(app: FastAPI, at: service.Service) -> None:
         if ago := {session_id: now - when for session_id, when in seen.items()}:
             seen.clear()
             await asyncio.to_thread(sessions.active, at, ago)
+
+
+async def _fill_menus(at: service.Service) -> None:
+    """Ask clouds for what pages would like to say of them."""
+    while True:
+        await asyncio.sleep(MENU_SECONDS)
+        if at.menus_wanted:
+            await asyncio.to_thread(menus.fill, at)
 
 
 async def _end_when_idle(at: service.Service, server: list[uvicorn.Server]) -> None:

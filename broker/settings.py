@@ -6,6 +6,7 @@ folder; the environment wins.
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import hashlib
 import ipaddress
@@ -390,6 +391,11 @@ class Settings(BaseSettings):
     def served(self) -> bool:
         """True where others than the one local person can reach this broker."""
         return bool(self.public_url) or self.host not in addresses.LOOPBACK
+
+    @property
+    def preparing(self) -> dt.timedelta:
+        """The longest that a launch may take from its seat to a running session."""
+        return dt.timedelta(minutes=self.boot_minutes * self.attempts + self.build_minutes)
 
     def repo_host(self, prefix: str) -> HostSetting:
         """How repositories of this prefix are asked for, and which may run."""

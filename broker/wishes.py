@@ -174,7 +174,7 @@ def _asked_by_repository(
 
 def preparing(chosen: settings.Settings) -> dt.timedelta:
     """The longest that a launch may take from its seat to a running session."""
-    return dt.timedelta(minutes=chosen.boot_minutes * chosen.attempts + chosen.build_minutes)
+    return chosen.preparing
 
 
 def row(

@@ -266,14 +266,17 @@ def backends(hub: Hub = None, as_json: Json = False) -> None:
         found = broker(hub).call("GET", "/api/backends")
     if as_json:
         return _lines(found)
-    rows = [[one["name"], one["title"], _price(one["price_per_hour"]), one["closed"] or "open"] for one in found]
+    rows = [
+        [one["name"], one["title"], _price(one["price_per_hour"], one["currency"]), one["closed"] or "open"]
+        for one in found
+    ]
     return _table(["name", "title", "price", ""], rows, "No backend is configured.")
 
 
-def _price(price: str | None) -> str:
+def _price(price: str | None, currency: str) -> str:
     if price is None:
         return "unknown"
-    return "free" if float(price) == 0 else f"${price}/h"
+    return "free" if float(price) == 0 else f"from {price} {currency}/h"
 
 
 def _lines(items: list[Any]) -> None:

@@ -119,6 +119,8 @@ def backends(asking: deps.Asking, at: deps.At) -> list[dict[str, Any]]:
             "title": place.title,
             "closed": place.closed,
             "price_per_hour": None if place.price_per_hour is None else str(place.price_per_hour),
+            "currency": place.currency,
+            "price": "; ".join(place.price),
             "ready_seconds": place.ready_seconds,
         }
         for place in placement.places(at, asking)

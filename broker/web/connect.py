@@ -30,6 +30,7 @@ DONE = {
     "check": "Checked what it may do",
     "look": "Looked up what you are paying for",
     "sweep": "Looked for anything left over",
+    "prices": "Looked what machines cost there",
     "look up": "Looked a private repository up",
     "clone": "Fetched a private repository",
     "linked token": "Used your token from the linked account",

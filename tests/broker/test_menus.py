@@ -1,0 +1,67 @@
+"""What places cost, on pages that wait for no cloud."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from broker import menus, people, placement
+from providers import errors as clouds
+from tests.broker.conftest import Bench, Clock
+from tests.doubles.desk_cloud import offer
+
+
+def shown(bench: Bench) -> placement.Place:
+    return next(place for place in placement.places(bench.at, people.LOCAL) if place.name == "desk")
+
+
+def test_a_page_asks_no_cloud_and_says_unknown_where_nothing_is_known(bench: Bench) -> None:
+    assert shown(bench).price == ("price unknown",)
+    assert bench.cloud.calls == []
+
+
+def test_what_was_asked_beside_the_page_is_on_the_next_one(bench: Bench) -> None:
+    source = {"price_source": "a price list", "price_as_of": "2026-11-20"}
+    bench.cloud.menu = [offer("odd", None), offer("dear", "2"), offer("cheap", "0.04", **source)]
+    shown(bench)
+    assert menus.fill(bench.at) == 1
+    place = shown(bench)
+    assert place.price_per_hour == Decimal("0.04")
+    assert place.price == (
+        "from $0.04 an hour",
+        "at most $0.56 for 12 hours and up to 2 hours of getting ready",
+        "price of 2026-11-20 by a price list",
+    )
+
+
+def test_what_may_be_taken_away_is_not_what_it_costs(bench: Bench) -> None:
+    bench.cloud.menu = [offer("spot", "0.01", risk="It may be taken away."), offer("plain", "0.04")]
+    shown(bench)
+    menus.fill(bench.at)
+    assert shown(bench).price_per_hour == Decimal("0.04")
+
+
+def test_it_is_asked_again_when_it_is_ten_minutes_old_and_not_before(bench: Bench, clock: Clock) -> None:
+    shown(bench)
+    menus.fill(bench.at)
+    shown(bench)
+    assert menus.fill(bench.at) == 0
+    clock.move(minutes=11)
+    assert shown(bench).price_per_hour is not None  # what was known is shown meanwhile
+    assert menus.fill(bench.at) == 1
+
+
+def test_a_price_of_the_day_before_yesterday_is_unknown(bench: Bench, clock: Clock) -> None:
+    shown(bench)
+    menus.fill(bench.at)
+    clock.move(hours=25)
+    assert shown(bench).price == ("price unknown",)
+
+
+@pytest.mark.parametrize("refusal", [clouds.BadCredential("No."), clouds.ProviderUnavailable("No answer.")])
+def test_a_cloud_that_does_not_answer_leaves_the_price_unknown(bench: Bench, refusal: clouds.ProviderError) -> None:
+    bench.cloud.refuse("sign_in", refusal)
+    shown(bench)
+    menus.fill(bench.at)
+    assert shown(bench).price == ("price unknown",)
