@@ -107,6 +107,8 @@ SUITES = (
           commands=tests_in("clients"), needs=(servers.GIT, servers.CHROMIUM, servers.NPM)),
     Suite(name="keycloak", about="signing in with a real Keycloak and a second provider", minutes=12,
           commands=tests_in("keycloak"), needs=(servers.GIT, servers.CHROMIUM, servers.NPM, keycloak.NEED)),
+    Suite(name="aws", about="buying and ending on AWS, and the whole contract, over a double as strict as AWS", minutes=20,
+          commands=tests_in("aws")),
     Suite(name="openstack", about="a real OpenStack: signing in, and the whole contract", minutes=20,
           commands=tests_in("openstack"), needs=(openstack.NEED,)),
     Suite(name="clouds", about="machines that boot: from a click to a cell's output to an empty cloud", minutes=20,

@@ -28,7 +28,7 @@ def buy(caller: Caller, order: Order, image: Image, network: Network | None, reg
         )
     group, is_new = groups.of_order(caller, order, region, network.vpc if network else "")
     try:
-        machine = _run(caller, order, image, network, group, region)
+        machine = _run(caller, order, request(order, image, network, group), region, is_new=is_new)
     except NotAsked as refused:
         groups.drop(caller, group)
         raise refused.why from None
@@ -40,16 +40,18 @@ def buy(caller: Caller, order: Order, image: Image, network: Network | None, reg
 
 
 def _run(
-    caller: Caller, order: Order, image: Image, network: Network | None, group: str, region: str
+    caller: Caller, order: Order, wanted: Mapping[str, Any], region: str, *, is_new: bool
 ) -> Mapping[str, Any] | None:
-    """None where the machine has ended so long ago that EC2 does not show it any more."""
-    wanted = request(order, image, network, group)
+    """None where the machine has ended so long ago that EC2 does not show it any more.
+
+    With a new group nothing of the order can be alive that was started before: its machine would hold its own group.
+    """
     try:
         answer = caller.ask_plainly("ec2", "RunInstances", **wanted)
     except ClientError as refusal:
         code = refusals.code_of(refusal)
         if code in BOUGHT_BEFORE:
-            return _bought_before(caller, order, code)
+            return _bought_before(caller, order, ended=is_new or code == "IdempotentInstanceTerminated")
         raise _refused(refusal, order, region) from None
     return answer["Instances"][0]  # type: ignore[no-any-return]
 
@@ -114,11 +116,11 @@ def _disk(order: Order) -> dict[str, Any]:
     }
 
 
-def _bought_before(caller: Caller, order: Order, code: str) -> Mapping[str, Any] | None:
+def _bought_before(caller: Caller, order: Order, *, ended: bool) -> Mapping[str, Any] | None:
     found = holdings.machines(caller, marks.of_order(order.id))
     if found:
         return found[0]
-    if code == "IdempotentInstanceTerminated":
+    if ended:
         return None
     raise ProviderUnavailable("AWS has started this machine and does not show it yet. Try again later.")
 

@@ -24,8 +24,9 @@ def specifications(tag: Tag, *kinds: str) -> list[dict[str, Any]]:
 
 
 def read(found: Mapping[str, Any]) -> Tag | None:
-    """The tag of what EC2 describes."""
-    return Tag.from_labels({each["Key"]: each.get("Value", "") for each in found.get("Tags", [])})
+    """The tag of what EC2 describes; of interfaces it calls them otherwise than of all the rest."""
+    tags = found.get("Tags") or found.get("TagSet") or []
+    return Tag.from_labels({each["Key"]: each.get("Value", "") for each in tags})
 
 
 def of_order(order_id: str) -> Filters:
