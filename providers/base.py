@@ -360,7 +360,7 @@ class Provider(abc.ABC):
     ends_by_itself: bool = False
     """True where the cloud deletes a machine at its order's `until` without being asked, whatever becomes of the credential."""
     ends_when_off: bool = False
-    """True where a machine that powers itself off is deleted with all that was bought with it, so that the bill ends too."""
+    """True where a machine that powers itself off is deleted with all of it that costs anything, so that the bill ends too."""
     user_data_most: ClassVar[int] = 16_384
     """Bytes of user data that the cloud takes, before any encoding of its own. EC2 takes the fewest of all."""
     buys: ClassVar[bool] = True

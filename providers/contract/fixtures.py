@@ -129,6 +129,11 @@ class Fixtures:
         return None
 
     @pytest.fixture
+    def is_free(self) -> Callable[[str], bool]:
+        """Whether this part costs nothing by itself, as a firewall group: it may outlast a machine that powers itself off."""
+        return lambda part: False  # noqa: ARG005
+
+    @pytest.fixture
     def with_every_bill(self) -> Callable[[], list[str]] | None:
         """All that was ever billed, for whatever order; None where the cloud cannot say."""
         return None

@@ -50,7 +50,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Response
 
-from tests.doubles import aws_exchanges, aws_images, aws_models, aws_policies, aws_stacks, aws_tokens
+from tests.doubles import aws_exchanges, aws_images, aws_models, aws_policies, aws_stacks, aws_tokens, price_list
 from tests.doubles.aws_exchanges import Principal
 from tests.doubles.aws_machines import Machines
 from tests.doubles.aws_models import Asked
@@ -66,6 +66,7 @@ SERVED = ("ec2", "iam", "scheduler", "ssm", "sts")
 EXPIRED = {"ec2": (400, "RequestExpired"), "ssm": (400, "ExpiredTokenException")}
 UNKNOWN_KEY = {"ec2": (401, "AuthFailure"), "ssm": (400, "UnrecognizedClientException")}
 HELD_SECONDS = 60
+PRICE_LIST = r"/offers/v1\.0/aws/AmazonEC2/current/(?P<region>[a-z0-9-]+)/index\.csv"
 MOTO = DomainDispatcherApplication(create_backend_app)
 
 
@@ -265,6 +266,8 @@ class AwsDouble:
     # A request.
 
     def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Any:
+        if found := re.fullmatch(PRICE_LIST, environ["PATH_INFO"]):
+            return Response(_price_list(found["region"]), content_type="text/csv")(environ, start)
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         region, service = _scope(environ)
         form = _form(environ, body)
@@ -512,6 +515,11 @@ class Account:
         there = [each.id for each in self._things() if _marked(each, name, value)]
         return there + self.aws.schedules.of(self.number, name, value)
 
+    def labels(self, order: str) -> dict[str, dict[str, str]]:
+        """The tags of each thing of this order, by its id; a schedule's stand in its description."""
+        marked = [each for each in self._things() if _marked(each, "anybinder-order", order)]
+        return {each.id: _tags(each) for each in marked} | self.aws.schedules.labels(self.number, order)
+
     def unmarked(self) -> list[str]:
         """What is there without a tag of ours, and was not there from the beginning."""
         return [each.id for each in self._things() if not _marked(each, "anybinder-order")]
@@ -523,8 +531,18 @@ class Account:
         return [*alive, *backend.volumes.values(), *backend.enis.values(), *groups]
 
 
+def _tags(thing: Any) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in thing.get_tags()}
+
+
 def _marked(thing: Any, name: str, value: str | None = None) -> bool:
-    return any(tag["key"] == name and value in (None, tag["value"]) for tag in thing.get_tags())
+    return name in (tags := _tags(thing)) and value in (None, tags[name])
+
+
+def _price_list(region: str) -> bytes:
+    """Anybody may read it."""
+    rows = {"t3.medium": "0.0480000000", "t4g.medium": "0.0384000000"}
+    return price_list.listed(*(price_list.row(name, cost, Region_Code=region) for name, cost in rows.items()))
 
 
 def _form(environ: Mapping[str, Any], body: bytes) -> dict[str, str]:

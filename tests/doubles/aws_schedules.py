@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from moto.iam.models import iam_backends
@@ -97,13 +97,17 @@ class Schedules:
 
     def of(self, account: str, name: str, value: str | None = None) -> list[str]:
         """The names of all that there are in this account, or of those whose description has this label with this value."""
-        found = []
+        return [found for found, labels in self._labels(account) if value is None or labels.get(name) == value]
+
+    def labels(self, account: str, order: str) -> dict[str, dict[str, str]]:
+        """What the description of each schedule of this order says."""
+        return {name: labels for name, labels in self._labels(account) if labels.get("anybinder-order") == order}
+
+    def _labels(self, account: str) -> Iterator[tuple[str, dict[str, str]]]:
         for backend in scheduler_backends[account].values():
             for group in backend.schedule_groups.values():
                 for each in group.schedules.values():
-                    if value is None or json.loads(each.description or "{}").get(name) == value:
-                        found.append(each.name)
-        return found
+                    yield each.name, json.loads(each.description or "{}")
 
 
 def _role(account: str, arn: str, region: str, group: str) -> object | None:

@@ -35,6 +35,9 @@ SLOW_SECONDS = 60
 class AwsFaults(Faults):
     """All of them, and for silence a driver that is soon out of patience."""
 
+    quota = "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances"
+    permission = "ec2:RunInstances"
+
     def __init__(self, aws: AwsDouble, provider: AwsProvider) -> None:
         self.aws, self.provider = aws, provider
 
@@ -61,6 +64,9 @@ class AwsFaults(Faults):
                 self.aws.fault(action, EFFECTS[fault], times=times)
 
     def die(self, instance: Instance) -> None:
+        self.aws.take_away(instance.id)
+
+    def power_off(self, instance: Instance) -> None:
         self.aws.power_off(instance.id)
 
     def clear(self) -> None:

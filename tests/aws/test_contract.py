@@ -44,8 +44,32 @@ class TestAws(OverAws, ProviderContract):
         return lambda order: account.marked("anybinder-order", order)
 
     @pytest.fixture
+    def is_free(self):
+        return lambda part: part.startswith(("sg-", "anybinder-"))
+
+    @pytest.fixture
     def untagged(self, account):
         return account.unmarked
+
+    @pytest.fixture
+    def labelled(self, account):
+        return account.labels
+
+    @pytest.fixture
+    def bought_in(self, aws):
+        return lambda order: next(
+            life.machine.placement.zone for life in aws.machines.lives.values() if life.tags["anybinder-order"] == order
+        )
+
+    @pytest.fixture
+    def console_says(self, aws):
+        aws.machines.on_running = lambda number, *_: aws.write(number, "anybinder: up\n")
+        return "anybinder: up"
+
+    @pytest.fixture
+    def at_once(self):
+        """A boot and an end take a minute of the double's clock."""
+        return 15
 
 
 class TestAwsWithAKey(TestAws):
