@@ -30,12 +30,15 @@ def read(found: Mapping[str, Any]) -> Tag | None:
 
 
 def of_order(order_id: str) -> Filters:
+    """What finds all that was made for this order."""
     return where(**{f"tag:{ORDER}": [order_id]})
 
 
 def of_broker(broker: str) -> Filters:
+    """What finds all that is this broker's."""
     return where(**{f"tag:{BROKER}": [broker]})
 
 
 def where(**wanted: Iterable[str]) -> Filters:
+    """Filters of EC2 by name: each of them has one of its values. `_` stands for `-`."""
     return [{"Name": key.replace("_", "-"), "Values": list(values)} for key, values in wanted.items()]
