@@ -177,9 +177,15 @@ def rate(offer: base.Offer) -> str:
         return "price unknown"
     if not offer.price_per_hour:
         return "free"
-    places = max(2, -int(offer.price_per_hour.normalize().as_tuple().exponent)) if offer.currency in SIGNS else None
-    number = f"{offer.price_per_hour.normalize():f}" if places is None else f"{offer.price_per_hour:.{places}f}"
-    return f"{SIGNS[offer.currency]}{number} an hour" if places else f"{number} {offer.currency} an hour"
+    return f"{exact(offer.price_per_hour, offer.currency)} an hour"
+
+
+def exact(price: Decimal, currency: str) -> str:
+    """A price to the digit: `$0.0416`, `8 SU`."""
+    price = price.normalize()
+    if currency not in SIGNS:
+        return f"{price:f} {currency}"
+    return f"{SIGNS[currency]}{price:.{max(2, -int(price.as_tuple().exponent))}f}"
 
 
 def hours(span: dt.timedelta) -> str:

@@ -76,7 +76,9 @@ def _of(one: dict[str, Any]) -> str:
 def _money(amount: str | None, currency: str) -> str:
     if amount is None:
         return "unknown"
-    return "free" if float(amount) == 0 else f"{float(amount):.4g} {currency}"
+    if float(amount) == 0:
+        return "free"
+    return f"${float(amount):.4g}" if currency == "USD" else f"{float(amount):.4g} {currency}"
 
 
 def _age(since: str | None) -> str:

@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from broker import errors, holdings, people, reaper, settings
+from broker import backends, budgets, errors, holdings, people, reaper, settings
 from broker.models import Launch, State
 from broker.service import Service
-from broker.web import deps, limits, pages, wording
+from broker.web import deps, limits, pages
 
 router = APIRouter(include_in_schema=False)
 api = APIRouter(tags=["launches"])
@@ -40,7 +40,7 @@ def show(request: Request, at: deps.At, asking: deps.Asking, look: str = "") -> 
         try:
             asked = {one.station.key: one for one in _looked(request, at, asking, look)}
             found = [asked.get(one.station.key, one) for one in found]
-        except errors.TooOften as refusal:
+        except (errors.TooOften, errors.BadRequest) as refusal:
             trouble = str(refusal)
     launches = _launches(at, asking, found)
     context = {
@@ -48,6 +48,7 @@ def show(request: Request, at: deps.At, asking: deps.Asking, look: str = "") -> 
         "total": total(found, at.now()),
         "trouble": trouble,
         "asked": all(one.asked for one in found),
+        "signs": budgets.SIGNS,
     }
     return pages.page(request, "running.html", context)
 
@@ -70,7 +71,9 @@ def tell(request: Request, at: deps.At, asking: deps.Asking, look: str = "") -> 
 
 
 def _looked(request: Request, at: Service, asking: people.Person, backend: str | None) -> list[holdings.Holding]:
-    """Raises TooOften."""
+    """Raises TooOften, and BadRequest where there is no such backend."""
+    if backend:
+        backends.named(at, backend)
     allowance: limits.Allowance = request.app.state.looks
     if not allowance.spend(asking.id):
         raise errors.TooOften
@@ -82,7 +85,7 @@ def total(found: Iterable[holdings.Holding], now: dt.datetime) -> str:
     found = list(found)
     sums = holdings.totals(found, now).items()
     said = [
-        f"{wording.money(hourly, currency)} an hour, {wording.money(so_far, currency)} so far"
+        f"{budgets.exact(hourly, currency)} an hour, {budgets.money(so_far, currency)} so far"
         for currency, (hourly, so_far) in sorted(sums)
     ]
     if missing := holdings.unpriced(found):

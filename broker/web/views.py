@@ -10,11 +10,11 @@ from urllib.parse import urlencode, urlsplit
 import pydantic
 from starlette.datastructures import ImmutableMultiDict
 
-from broker import backends, errors, events, holdings, placement, repos, wishes
+from broker import backends, budgets, errors, events, holdings, placement, repos, wishes
 from broker.models import Launch, Phase, State
 from broker.people import Person
 from broker.service import Service
-from broker.web import schemas, wording
+from broker.web import schemas
 
 LINES_MOST = 2000  # lines of a log in one page; static/progress.js keeps as many
 OWN_NAME = re.compile(r".+-[a-z2-7]{6}")
@@ -182,8 +182,8 @@ def paying(service: Service, found: Launch) -> str:
     if any(thing.price_per_hour is None for thing in things):
         return "What it costs is not known"
     return "; ".join(
-        f"{wording.money(thing.price_per_hour or Decimal(0), thing.currency)} an hour, "
-        f"{wording.money(thing.cost(service.now()) or Decimal(0), thing.currency)} so far"
+        f"{budgets.exact(thing.price_per_hour or Decimal(0), thing.currency)} an hour, "
+        f"{budgets.money(thing.cost(service.now()) or Decimal(0), thing.currency)} so far"
         for thing in things
     )
 

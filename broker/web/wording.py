@@ -7,8 +7,9 @@ from decimal import Decimal
 
 from markupsafe import Markup, escape
 
+from broker import budgets
+
 MINUTE, HOUR, DAY = 60, 3600, 86400
-CENT = Decimal("0.01")
 
 
 def span(seconds: float) -> str:
@@ -54,26 +55,19 @@ def price(per_hour: Decimal | None) -> str:
     return "free" if per_hour == 0 else f"{per_hour.normalize():f} per hour"
 
 
-def money(amount: Decimal, currency: str) -> str:
-    """`0.52 USD`: what something has cost, or costs an hour. static/running.js says it the same way."""
-    if 0 < amount < CENT:
-        return f"less than 0.01 {currency}"
-    return f"{amount:.2f} {currency}"
-
-
 def hourly(told: str | None, currency: str) -> str:
     """The price of an hour as JSON has it, to the digit: a tenth of a cent an hour is nine dollars in a year."""
     if told is None:
         return "unknown"
     known = Decimal(told)
-    return f"{known.normalize():f} {currency}" if known else "free"
+    return budgets.exact(known, currency) if known else "free"
 
 
 def spent(told: str | None, currency: str) -> str:
-    """A cost as JSON has it, to the cent."""
+    """A cost as JSON has it."""
     if told is None:
         return "unknown"
-    return money(Decimal(told), currency) if Decimal(told) else "nothing"
+    return budgets.money(Decimal(told), currency) if Decimal(told) else "nothing"
 
 
 def code(sentence: str) -> Markup:

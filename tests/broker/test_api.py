@@ -151,6 +151,7 @@ def test_a_fault_of_our_own_shows_a_reference_and_nothing_else(
         ("GET", "/api/launches/x/events"),
         ("GET", "/api/resolve?repo=gh/o/r"),
         ("GET", "/api/backends"),
+        ("GET", "/api/running"),
         ("POST", "/api/keys"),
         ("POST", "/api/reap"),
     ],

@@ -49,6 +49,7 @@ OPERATIONS = (
     ("GET", "/.well-known/jwks.json"),
     ("GET", "/.well-known/anybinder-probe/{nonce}"),
     ("GET", "/api/connections"),
+    ("GET", "/api/running"),
 )
 
 

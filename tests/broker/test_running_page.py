@@ -79,7 +79,7 @@ def test_the_page_is_there_at_once_and_asks_no_cloud(
     clock.move(hours=2)
     said = words(ada.get("/running").text)
     assert bench.cloud.calls == []
-    assert "0.50 USD an hour, 1.00 USD so far" in said
+    assert "$0.50 an hour, $1.00 so far" in said
     assert "By what this hub wrote down, until the clouds have answered" in said
     assert "mine" in said
 
@@ -142,7 +142,7 @@ def test_what_could_not_be_asked_is_said_with_its_reason(
     said = words(ada.get("/running?look=desk").text)
     assert "It could not be asked, since" in said
     assert "The key was revoked." in said
-    assert "0.50 USD an hour, 1.50 USD so far" in said
+    assert "$0.50 an hour, $1.50 so far" in said
 
 
 def test_an_account_that_hangs_does_not_hold_the_page_up(
@@ -208,10 +208,15 @@ def test_asking_too_often_is_refused_and_the_page_stays(ada: TestClient, bench: 
     assert "mine" in said
 
 
+def test_an_unknown_place_is_a_sentence(ada: TestClient, running: Launch) -> None:
+    assert "no backend called “moon”" in ada.get("/api/running?look=moon").json()["detail"]
+    assert "no backend called “moon”" in words(ada.get("/running?look=moon").text)
+
+
 def test_the_page_of_a_launch_says_what_it_costs(ada: TestClient, bench: Bench, running: Launch, clock: Clock) -> None:
     clock.move(minutes=30)
     said = words(ada.get(f"/launches/{running.id}").text)
-    assert "0.50 USD an hour, 0.25 USD so far. What I am paying for everywhere" in said
+    assert "$0.50 an hour, $0.25 so far. What I am paying for everywhere" in said
 
 
 def test_a_place_that_only_checks_accounts_is_none(

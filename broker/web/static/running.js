@@ -27,10 +27,19 @@ async function ask(look) {
   sum.textContent = total();
 }
 
-// As broker/web/wording.py and running.py say it.
+// As broker/budgets.py says it: prices to the digit, sums rounded up to cents.
+const signs = JSON.parse(sum.dataset.signs);
+
+function exact(price, currency) {
+  const digits = String(Number(price.toFixed(6)));
+  if (!(currency in signs)) return `${digits} ${currency}`;
+  return signs[currency] + price.toFixed(Math.max(2, (digits.split(".")[1] || "").length));
+}
+
 function money(amount, currency) {
-  if (amount > 0 && amount < 0.01) return `less than 0.01 ${currency}`;
-  return `${amount.toFixed(2)} ${currency}`;
+  const digits = String(Math.ceil(Number((amount * 1e6).toFixed(3))) / 1e6);
+  if (!(currency in signs)) return `${digits} ${currency}`;
+  return signs[currency] + (amount > 0 && amount < 0.01 ? digits : (Math.ceil(Number((amount * 100).toFixed(4))) / 100).toFixed(2));
 }
 
 function total() {
@@ -43,7 +52,7 @@ function total() {
     const [an_hour, so_far] = sums[currency] || [0, 0];
     sums[currency] = [an_hour + Number(hourly), so_far + Number(cost || 0)];
   }
-  const parts = Object.keys(sums).sort().map((currency) => `${money(sums[currency][0], currency)} an hour, ${money(sums[currency][1], currency)} so far`);
+  const parts = Object.keys(sums).sort().map((currency) => `${exact(sums[currency][0], currency)} an hour, ${money(sums[currency][1], currency)} so far`);
   if (unpriced) parts.push(`${unpriced} without a known price`);
   return parts.length ? parts.join("; ") : "Nothing that costs money.";
 }
