@@ -119,8 +119,7 @@ def buy(service: Service, launch: Launch, order: Order, account: backends.Accoun
 
     Who was away for so long that the order was given up meanwhile (a computer that slept) gives back what it has bought.
     """
-    now = service.now()
-    _note(service, order, asked_at=now, first_asked_at=order.first_asked_at or now)
+    _note_asked(service, order)
     wanted = base.Order(
         id=order.id,
         offer=_offer(order.offer),
@@ -133,6 +132,19 @@ def buy(service: Service, launch: Launch, order: Order, account: backends.Accoun
         account.terminate(instance.id, order.id)
         raise errors.LeaseLost
     return instance
+
+
+def _note_asked(service: Service, order: Order) -> None:
+    """Not for what somebody else has given up: after that nobody asks any more, and who ends it knows whether anybody has."""
+    now = service.now()
+    values = {"asked_at": now, "first_asked_at": order.first_asked_at or now}
+    with service.db.transaction() as session:
+        wanted = sa.update(Order).where(Order.id == order.id, Order.closing_at.is_(None))
+        noted: Any = session.execute(wanted.values(**values))
+    if not noted.rowcount:
+        raise errors.LeaseLost
+    for name, value in values.items():
+        orm.attributes.set_committed_value(order, name, value)
 
 
 def _is_given_up(service: Service, order: Order) -> bool:
@@ -162,10 +174,19 @@ def end(service: Service, order: Order) -> bool:
     if order.closed_at is not None:
         return True
     give_up(service, order)
-    if order.asked_at is not None and not _gone(service, order):
+    if _was_asked_for(service, order) and not _gone(service, order):
         return False
     _close(service, order)
     return True
+
+
+def _was_asked_for(service: Service, order: Order) -> bool:
+    """Also by somebody who had the launch before us, since we have read the row."""
+    with service.db.reading() as session:
+        found = session.get(Order, order.id)
+    for name in ("asked_at", "first_asked_at", "instance") if found else ():
+        orm.attributes.set_committed_value(order, name, getattr(found, name))
+    return order.asked_at is not None
 
 
 def _gone(service: Service, order: Order) -> bool:

@@ -64,12 +64,9 @@ def _bought_before(services: Services, order: Order, wanted: servers.Wanted) -> 
         return looking.instance(found)
     if not taken:
         return Instance(id=labels.named(order.id), tag=order.tag, state=InstanceState.GONE)
-    if not _may_follow(taken[-1]):
-        return looking.instance_of(looking.Held(claims=taken))
-    number = taken[-1].number + 1
-    if claims.take(services, order, number):
+    if _may_follow(taken[-1]) and claims.take(services, order, number := taken[-1].number + 1):
         return _buy(services, order, wanted, number=number)
-    return _asked_for(order, "It is being asked for by another call")
+    return looking.instance_of(looking.Held(claims=taken))
 
 
 def _may_follow(last: claims.Claim) -> bool:

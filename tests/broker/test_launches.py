@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from broker import errors, launches, orders, people, sessions, wishes
+from broker import connections, errors, launches, orders, people, sessions, wishes
 from broker.models import Launch, Order, State
 from providers import base
 from providers import errors as clouds
@@ -181,6 +181,26 @@ def test_what_is_bought_for_an_order_that_was_given_up_meanwhile_is_given_back(
     launches.advance(bench.at, launch.id)
     assert bench.launch(launch.id).state is State.STOPPED
     assert len(bench.cloud.bought) == 1
+    assert bench.cloud.instances(None, bench.at.keys.broker_id) == []
+
+
+def test_what_was_given_up_is_not_asked_for_any_more(bench: Bench) -> None:
+    launch = bench.request()
+    launches.advance(bench.at, launch.id)
+    late = bench.order(launch)
+    orders.give_up(bench.at, bench.order(launch))
+    with pytest.raises(errors.LeaseLost):
+        orders.buy(bench.at, bench.launch(launch.id), late, connections.of_order(bench.at, late))
+
+
+def test_what_was_asked_for_since_the_row_was_read_is_asked_after(bench: Bench) -> None:
+    launch = bench.request()
+    held = launches.advancing._lease(bench.at, launch.id)
+    assert held is not None
+    stale = orders.open_order(bench.at, held, bench.cloud.offers(None, base.Resources())[0])
+    orders.buy(bench.at, held, orders.current(bench.at, held), connections.of_order(bench.at, stale))
+    assert stale.asked_at is None
+    orders.end(bench.at, stale)
     assert bench.cloud.instances(None, bench.at.keys.broker_id) == []
 
 

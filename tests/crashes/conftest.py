@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ class Lanes:
         return self.submit(plan).result()
 
     def _play(self, plan: plans.Plan) -> Outcome:
-        plan = replace(plan, patience=plan.patience * self._slack)
+        plan = plan if self._slack == 1 else plan.with_slack(self._slack)
         cloud = self._clouds.get()
         folder = self._folder / str(next(self._numbers))
         try:

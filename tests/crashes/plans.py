@@ -12,6 +12,7 @@ BOUNDARIES = 40  # about what one process passes while a launch comes up
 TEN = 10  # what fails so often at most fails so often each time: a delete that fails ten times
 LISTS_WITHIN = 0.9  # what the driver promises; what a fault delays adds up to less
 SLOW = 0.25
+LEASE_SECONDS = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,12 @@ class Plan:
     disconnect_at: float | None = None
     """At this second the person disconnects it: nothing new begins, what runs is ended all the same, its secret goes."""
     broken: str = ""
+
+    def with_slack(self, slack: float) -> Plan:
+        """The same for a slower computer: waits that must outlast what is done meanwhile are longer."""
+        lease = self.settings.get("lease_seconds", LEASE_SECONDS) * slack
+        settings = {**self.settings, "lease_seconds": lease}
+        return replace(self, patience=self.patience * slack, lists_within=self.lists_within * slack, settings=settings)
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ SETTINGS = {
     "boot_minutes": 2.5 / 60,
     "build_minutes": 6 / 60,
     "silence_minutes": 5 / 60,
-    "lease_seconds": 1.5,
+    "lease_seconds": plans.LEASE_SECONDS,
     "workers": 4,
 }
 NEVER = 10**6
