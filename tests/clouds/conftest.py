@@ -6,8 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.clouds import world  # at once: it reads what the tests' settings are cleared of
 from tests.conftest import wanted
 from tests.doubles.machines import Machines, image
+
+__all__ = ["world"]
 
 
 @pytest.fixture(scope="module")

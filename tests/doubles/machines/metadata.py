@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import threading
+import time
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -31,6 +32,8 @@ class Service:
     def __init__(self, id: str, user_data: str) -> None:
         self.id, self.user_data = id, user_data
         self.asked: list[tuple[str, str, int]] = []
+        self.told_at = 0.0
+        """When the user data was first read, in seconds since 1970."""
         self.port = 0
 
     def serve(self, address: str) -> None:
@@ -143,6 +146,8 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             status, body = service.answer(self.command, self.path.partition("?")[0], self.headers)
             service.asked.append((self.command, self.path, status))
+            if status == 200 and not service.told_at and self.path.endswith(("user-data", "user_data")):
+                service.told_at = time.time()
             self.send_response(status)
             self.send_header("content-type", "text/plain")
             self.send_header("content-length", str(len(body)))

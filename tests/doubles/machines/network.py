@@ -44,6 +44,10 @@ class Wire:
         target = f"{self.gateway}:{to}"
         self._rule("nat", "PREROUTING", "-d", address, "-p", "tcp", "--dport", str(port), "-j", "DNAT", "--to", target)
 
+    def cut_off(self) -> None:
+        """Nothing goes out any more: as behind a firewall that somebody forgot."""
+        self._rule("filter", "FORWARD", "-j", "DROP")
+
     def _connect(self) -> None:
         ip("address", "add", f"{self.gateway}/30", "dev", self.name)
         ip("link", "set", self.name, "up")

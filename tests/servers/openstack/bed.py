@@ -39,6 +39,7 @@ SERVICES = {
 """Whose name is what in the catalogue."""
 VERSIONS = {"identity": "/v3", "compute": "/v2.1", "network": "", "image": "", "placement": ""}
 START_SECONDS = 240
+PASSED_ON = ("PATH", "TMPDIR", "LANG", "HTTPS_PROXY", "SSL_CERT_FILE")  # Keystone reads the keys of an issuer by https
 NOT_SAVED = ("*.out", "*.log", "rabbitmq", "*.there", "locks")
 
 InFront = Callable[[Mapping[str, int]], Mapping[str, str]]
@@ -172,7 +173,7 @@ class Bed:
 
     def start_service(self, name: str, port: int) -> None:
         told = {
-            **{word: os.environ[word] for word in ("PATH", "TMPDIR", "LANG") if word in os.environ},
+            **{word: os.environ[word] for word in PASSED_ON if word in os.environ},
             "HOME": str(self.folder),
             "PYTHONPATH": os.pathsep.join([str(HERE / "inside"), str(self.folder)]),
             "PYTHONWARNINGS": "ignore",

@@ -1,0 +1,93 @@
+"""One launch, from a click to a cell's output to an empty account, test after test: the same for every cloud.
+
+Mixed in beside a module's own `world`; the tests run in this order, and the last one ends the session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.clouds import launching, secrets
+from tests.clouds.world import World, picture
+from tests.doubles.machines import Machine
+from tests.waiting import until
+
+
+@dataclass
+class Session:
+    """A launch that somebody is in."""
+
+    page: Page
+    progress: str
+    machine: Machine
+
+
+class Journey:
+    """`cloud` is how pictures are called."""
+
+    cloud = ""
+    token_of_its_own = ""
+    """An attempt of `secrets.TRIES` that root gets an answer to."""
+
+    @pytest.fixture(scope="class")
+    def session(self, world: World) -> Iterator[Session]:
+        """Signed in at the campus, connected without any key, launched, waited for, entered."""
+        with world.person() as page:
+            launching.fill(world, page)
+            picture(page, f"{self.cloud}-1-launch")
+            progress = launching.begin(page)
+            until(world.machines, seconds=120, what="a machine was started")
+            page.locator("summary", has_text="Log").click()
+            expect(page.locator("main")).to_contain_text("ready to build", timeout=launching.READY_MS)
+            picture(page, f"{self.cloud}-2-progress")
+            launching.arrive(page, progress)
+            yield Session(page, progress, world.machines()[-1])
+
+    def test_a_cell_runs_on_the_machine_that_was_bought(self, session: Session) -> None:
+        launching.run_a_cell(session.page)
+        picture(session.page, f"{self.cloud}-3-running")
+
+    @pytest.mark.parametrize("attempt", secrets.TRIES)
+    def test_code_of_the_session_reaches_no_metadata(self, session: Session, attempt: str) -> None:
+        assert session.machine.inside(secrets.TRIES[attempt], user=secrets.USER, check=False)[-3:] == "000"
+
+    def test_root_reaches_the_metadata_that_the_session_does_not(self, session: Session) -> None:
+        assert session.machine.inside(secrets.TRIES[self.token_of_its_own]) == "200"
+
+    @pytest.mark.parametrize("path", secrets.FILES)
+    def test_code_of_the_session_reads_nothing_of_what_the_machine_was_told(self, session: Session, path: str) -> None:
+        refused = session.machine.inside(f"cat {path} >/dev/null", user=secrets.USER, check=False)
+        assert "Permission denied" in refused or "No such file" in refused, refused or f"{path} was read"
+
+    def test_the_enrolment_token_is_nowhere_that_the_session_can_look(self, session: Session) -> None:
+        token = secrets.told(session.machine)["token"]
+        assert token in session.machine.inside("cat /var/lib/cloud/instance/user-data.txt")
+        assert secrets.searched(session.machine, token) == set()
+
+    def test_code_of_the_session_looks_into_no_process_but_its_own(self, session: Session) -> None:
+        """Where the agent keeps the session's secret, and what the machine would delete itself with."""
+        agents = session.machine.inside("pgrep --full '[a]gent.py|[m]achine.py'").split()
+        assert len(agents) >= 2
+        for pid in agents:
+            for part in ("environ", "mem", "fd/0", "maps"):
+                said = session.machine.inside(f"head --bytes=1 /proc/{pid}/{part}", user=secrets.USER, check=False)
+                assert "Permission denied" in said or "No such process" in said, f"{part}: {said!r}"
+
+    def test_code_of_the_session_cannot_become_root(self, session: Session) -> None:
+        command = "sudo --non-interactive id -u; su -c 'id -u' </dev/null; systemctl poweroff"
+        said = session.machine.inside(command, user=secrets.USER, check=False)
+        assert "0" not in said.splitlines(), said
+        assert session.machine.running
+
+    def test_stopped_is_an_empty_account(self, world: World, session: Session) -> None:
+        """Every request on the way was one that the vendor's own models know."""
+        launching.stop(session.page, session.progress)
+        until(lambda: world.left() == [], seconds=180, what="nothing is left in the account")
+        expect(session.page.get_by_text("Nothing of it is left").first).to_be_attached(timeout=60_000)
+        picture(session.page, f"{self.cloud}-4-stopped")
+        assert world.complaints == []
+        assert world.invalid() == []

@@ -1,0 +1,60 @@
+"""What a person does with a launch, in a real browser: the form, the wait, a cell, the end."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Error, Page, expect
+
+from tests.clouds.world import SESSIONS, World
+
+NOTEBOOKS = {"requirements.txt": "tabulate==0.9.0\n", "README.md": "# Squares\n"}
+CELL = "import tabulate, getpass; print(sum(n * n for n in range(10)), getpass.getuser(), tabulate.__version__)"
+SAID = "285 anybinder 0.9.0"
+READY_MS = 420_000  # a machine boots and installs JupyterLab from the index, on two shared cores
+
+
+def fill(world: World, page: Page, repo: str = "squares.git") -> None:
+    """The form, up to its button."""
+    page.goto(world.url)
+    page.get_by_label("Repository", exact=True).fill(world.repository(repo, NOTEBOOKS))
+    page.get_by_label(world.title, exact=True).check()
+
+
+def begin(page: Page) -> str:
+    """Through consent to the progress page; its address."""
+    page.get_by_role("button", name="Launch").click()
+    page.wait_for_url(lambda url: "/launch" in url)
+    if page.get_by_role("button", name="Run it").count():
+        page.get_by_role("button", name="Run it").click()
+    page.wait_for_url("**/launches/*")
+    return page.url
+
+
+def arrive(page: Page, progress: str) -> None:
+    """In JupyterLab, on an origin of the session's own, where the progress page leads by itself."""
+    try:
+        page.wait_for_url(f"https://*.{SESSIONS}/**", timeout=READY_MS)
+    except Error as gone:
+        # Chromium drops what it is at when a network device of this computer comes or goes, as other machines' do.
+        if "ERR_NETWORK_CHANGED" not in gone.message:
+            raise
+        page.goto(progress)
+        page.get_by_role("link", name="Open").first.click()
+    expect(page.locator(".jp-LauncherCard", has_text="Python 3").first).to_be_visible(timeout=120_000)
+
+
+def run_a_cell(page: Page, code: str = CELL, said: str = SAID) -> None:
+    """A new notebook, a line, Shift and Enter."""
+    page.locator(".jp-LauncherCard", has_text="Python 3").first.click()
+    expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=120_000)
+    cell = page.locator(".jp-NotebookPanel .jp-Cell .cm-content").first
+    cell.click()
+    page.keyboard.insert_text(code)
+    expect(cell).to_contain_text(code)
+    page.keyboard.press("Shift+Enter")
+    expect(page.locator(".jp-OutputArea-output").first).to_contain_text(said, timeout=90_000)
+
+
+def stop(page: Page, progress: str) -> None:
+    """On the launch's page."""
+    page.goto(progress)
+    page.get_by_role("button", name="Stop").first.click()
