@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.crashes import broken, points
 
-WAITS = {"RETRY_SECONDS": 0.1, "GONE_SECONDS": 0.03, "LOOK_SECONDS": 0.2}
+WAITS = {"RETRY_SECONDS": 0.1, "GONE_SECONDS": 0.03, "LOOK_SECONDS": 0.2, "LOOK_MOST_SECONDS": 0.4}
 """The waits between two looks (`broker/launches/waits.py`), shorter: a schedule takes a second, not a minute."""
 KEEP_SECONDS = 0.4
 """The same between two looks at secrets that may go."""
