@@ -43,7 +43,7 @@ bootcmd:
 - |
   # Begins once this stage of cloud-init is over, beside the others; however it ends, the machine goes off.
   [ ! -d /run/systemd/system ] || systemd-run --quiet --no-block --unit=anybinder --property=OOMScoreAdjust=-900 \\
-    --property="After=cloud-init.service cloud-init-network.service" --property=TimeoutStopSec=30 \\
+    --property="After=cloud-init.service cloud-init-network.service" --property=TimeoutStopSec=30 --property=LimitCORE=0 \\
     --property='ExecStopPost=poweroff -f' sh /run/anybinder/boot
 runcmd:
 - '[ -d /run/systemd/system ] || setsid sh /run/anybinder/boot </dev/null >/dev/null 2>&1 &'

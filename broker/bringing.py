@@ -25,6 +25,7 @@ from broker import machine
 ENGINE = "/var/run/docker.sock"
 BASE_IMAGE = "docker.io/library/buildpack-deps:jammy"  # repo2docker's own, as the provider `local` has it
 REPO2DOCKER = ("docker==", "jupyter-repo2docker==")
+PYTHON = (3, 11)
 PACKAGES = {
     "git": ("git",),
     "python": (),
@@ -48,6 +49,8 @@ def main(wanted):
     told = json.loads(machine.read(os.path.join(machine.HOME, "parcels.json")).decode())
     brought = {}
     try:
+        if sys.version_info < PYTHON:
+            raise machine.Trouble("its image has Python %d.%d, and 3.11 or newer is needed" % sys.version_info[:2])
         install(sorted({package for what in wanted for package in PACKAGES[what] if not there(package)}))
         for what in wanted:
             brought.update(BRINGERS[what](told))

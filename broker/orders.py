@@ -205,8 +205,11 @@ def believable(service: Service, order: Order, gone: base.Instance | None) -> bo
 
     One that shows the instance as ended (with its tag) knows what it says. One that does not know it may not know it
     yet, as long as the order was asked for less than `lists_within` ago; that its agent has spoken changes nothing.
+    One that was asked once, and refused, has not begun anything: the next offer waits for no list.
     """
     if gone is not None and gone.tag is not None:
+        return True
+    if order.refused and order.instance is None and order.asked_at == order.first_asked_at:
         return True
     asked_at = order.asked_at or order.created_at
     return service.now() - asked_at >= backends.named(service, order.backend).provider.lists_within

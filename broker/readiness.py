@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -41,7 +43,7 @@ def of_launch(service: Service, launch: Launch) -> Readiness:
     return Readiness(built=built, by_offer={name: statistics.median(each[:HISTORY]) for name, each in took.items()})
 
 
-def _history(backend: str) -> sa.Select[tuple[dict[str, object], object, object, bool]]:
+def _history(backend: str) -> sa.Select[tuple[dict[str, Any], dt.datetime | None, dt.datetime | None, bool]]:
     """The orders that a session came of, newest first."""
     building = sa.exists().where(Event.launch_id == Launch.id, Event.phase == Phase.BUILDING)
     return (

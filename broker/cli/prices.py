@@ -29,19 +29,25 @@ def list_(context: typer.Context, backend: Name = None, as_json: Json = False) -
 
     if context.invoked_subcommand:
         return None
-    now = dt.datetime.now(dt.UTC)
+    now, without = dt.datetime.now(dt.UTC), []
     found: list[tuple[str, base.Price]] = []
     with _asked_for(backend) as (_, chosen):
         for each in chosen:
             try:
-                found += [(each.name, price) for price in each.provider.prices()]
+                table = each.provider.prices()
             except clouds.ProviderError as error:
                 give_up(str(error))
+            found += [(each.name, price) for price in table]
+            without += [] if table else [each.name]
     if as_json:
         return _lines([{"backend": name, **_shown(price), "old": pricing.is_old(price, now)} for name, price in found])
     titles = ["backend", "region", "machine", "an hour", "as of", "source", ""]
     rows = [_row(name, price, now) for name, price in sorted(found, key=lambda one: (one[0], one[1].machine))]
-    return _table(titles, rows, "No backend has a table of prices. `anybinder backends` shows what each says itself.")
+    if without:
+        say(
+            f"Without a table, since its offers say themselves what they cost, as far as that is known: {', '.join(without)}."
+        )
+    return _table(titles, rows, "No backend has a table of prices.")
 
 
 @app.command()

@@ -117,8 +117,9 @@ def watch(service: Service, launch: Launch) -> Next:
 
 def terminate(service: Service, launch: Launch) -> Next:
     """The one way out: everything bought is ended, and asked after until the cloud says that it is gone."""
-    if not _end_all(service, orders.opened(service, launch)):
-        return Next(state=State.STOPPING, wait=waits.GONE_SECONDS)
+    opened = orders.opened(service, launch)
+    if not _end_all(service, opened):
+        return Next(state=State.STOPPING, wait=_until_the_next_look(service, opened))
     return Next(state=State.STOPPED, say="Nothing of it is left.", columns={"stopped_at": service.now()})
 
 
@@ -141,9 +142,14 @@ def _try_another(service: Service, order: Order, why: str, *, refused: str = "")
     return Next(state=State.STARTING, say=why, columns={"message": why})
 
 
+def _until_the_next_look(service: Service, opened: Sequence[Order]) -> float:
+    now = service.now()
+    return waits.until_gone(now - min((order.closing_at for order in opened if order.closing_at), default=now))
+
+
 def _end_and_try_another(service: Service, launch: Launch, opened: Sequence[Order]) -> Next:
     if not _end_all(service, opened):
-        return Next(state=State.STARTING, wait=waits.GONE_SECONDS)
+        return Next(state=State.STARTING, wait=_until_the_next_look(service, opened))
     refusal = orders.last_refusal(service, launch)
     if refusal in elsewhere.FINAL or len(orders.tried(service, launch)) >= service.settings.attempts:
         raise errors.NoOfferLeft(launch.message or None)

@@ -40,6 +40,7 @@ ADVICE = {
     "build_failed": "The last lines of the log say more. Change the repository or choose another commit, then try again.",
     "build_timeout": "Fewer or smaller packages build faster.",
     "no_offer": "It may be different in a few minutes.",
+    "budget": "Nothing was started that would have cost more. Ask for fewer hours, or raise the budget; what you typed is kept.",
 }
 SOME_ADVICE = "The log below shows how far it came. Everything you typed is kept."
 

@@ -75,8 +75,9 @@ def disarm(caller: Caller, switch: Switch, order_id: str) -> None:
 
 
 def armed(caller: Caller, switch: Switch, order_id: str = "") -> list[str]:
-    """The names of those that there are, of this order or of any."""
-    return list(_names(caller, switch, marks.name(order_id)))
+    """The names of those that there are, of this order or of any. AWS looks by the beginning of a name alone."""
+    name = marks.name(order_id)
+    return [found for found in _names(caller, switch, name) if not order_id or found == name]
 
 
 def tag(caller: Caller, switch: Switch, name: str) -> Tag | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from providers.base import Connection
-from providers.contract import ProviderContract
+from providers.contract import ProviderContract, new_id
 from tests.providers.aws_account import BROKER, LAUNCH, TRUST, OverAws, token
 from tests.providers.aws_faults import AwsFaults
 
@@ -65,6 +65,16 @@ class TestAws(OverAws, ProviderContract):
     def console_says(self, aws):
         aws.machines.on_running = lambda number, *_: aws.write(number, "anybinder: up\n")
         return "anybinder: up"
+
+    def test_another_brokers_instances_are_not_ours(self, provider, account, broker, make_order, orders_listed):
+        """Our roles can neither buy nor end in another's name, so the account's owner buys."""
+        ours, number = make_order(), new_id()
+        theirs = replace(ours, id=number, tag=replace(ours.tag, broker=f"{broker}-2", order=number))
+        key, secret = account.access_key(name="owner")
+        owner = provider.sign_in(Connection(kind="access_key", settings={"access_key_id": key}, secret=secret), None)
+        provider.provision(owner, ours)
+        provider.provision(owner, theirs)
+        assert orders_listed() == [ours.id]
 
     @pytest.fixture
     def at_once(self):

@@ -467,6 +467,33 @@ def test_an_empty_list_proves_nothing_before_the_cloud_has_caught_up(
     assert bench.advance(launch).state is State.STOPPED
 
 
+def test_the_next_offer_waits_for_no_list_where_the_cloud_has_said_no(make_bench: Callable[..., Bench]) -> None:
+    """A cloud whose lists are minutes behind would make a failover as slow."""
+    bench = make_bench(SlowListingCloud())
+    bench.cloud.refuse("provision", clouds.NoCapacity("No small one is free."))
+    bench.advance(bench.request())
+    first, second = all_orders(bench)
+    assert (first.closed_at is not None, second.offer["id"]) == (True, "large")
+
+
+def test_who_had_no_answer_before_the_no_waits_for_the_lists(make_bench: Callable[..., Bench], clock: Clock) -> None:
+    """What the first try may have begun is not disproved by the refusal of the second."""
+    bench = make_bench(SlowListingCloud())
+    bench.cloud.lose("provision", clouds.ProviderUnavailable("No answer."))
+    launch = bench.advance(bench.request())
+    bench.cloud.refuse("provision", clouds.NoCapacity("No small one is free."))
+    bench.cloud.instances_by_order.clear()
+    clock.move(seconds=launches.waits.RETRY_SECONDS)
+    bench.advance(launch)
+    (first,) = all_orders(bench)
+    assert first.closed_at is None
+
+
+def test_what_takes_long_to_end_is_looked_at_less_and_less_often() -> None:
+    looks = [launches.waits.until_gone(dt.timedelta(seconds=since)) for since in (0, 8, 20, 600)]
+    assert looks == [0.25, 1, 2.5, 5]
+
+
 def test_a_machine_that_does_not_show_yet_is_not_taken_for_gone(make_bench: Callable[..., Bench], clock: Clock) -> None:
     """EC2 answers "not found" for a moment after it has sold something."""
     bench = make_bench(SlowListingCloud())

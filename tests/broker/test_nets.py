@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import pytest
 import sqlalchemy as sa
 
-from broker import connections, identity, launches, people, reaper, repos, settings, wishes
+from broker import connections, identity, launches, people, reaper, repos, settings, uses, wishes
 from broker.models import Event, Launch, Order, Profile, State
 from providers import base
 from providers.aws import AwsProvider
@@ -169,9 +169,11 @@ def test_net_1_alone(world: World) -> None:
     """No sweep, no switch on the machine: the launch's own end, with the reap grant, while its person sleeps."""
     launch = runs(world)
     world.passes(hours=13)
-    assert not people.recent(world.bench.at, people.known(world.bench.at, "ada"))
+    ada, asleep = people.known(world.bench.at, "ada"), world.bench.clock()
+    assert not people.recent(world.bench.at, ada)
     assert world.bench.until_stopped(launch, looks=1000).state is State.STOPPED
     assert world.left() == []
+    assert {use.what for use in uses.of(world.bench.at, ada) if use.at >= asleep} == {"reap"}
 
 
 def test_net_2_alone(world: World) -> None:

@@ -81,6 +81,10 @@ def test_the_table_says_how_old_a_price_is(run: Callable[..., subprocess.Complet
     assert "days old" in line
 
 
+def test_what_has_no_table_is_named(run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    assert "as far as that is known: here." in run().stderr
+
+
 def test_an_unknown_backend_is_a_sentence(run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     assert "no backend called “moon”" in run("--backend", "moon", code=2).stderr
     assert "no backend called “moon”" in run("refresh", "--backend", "moon", code=2).stderr

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import re
 import threading
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -385,6 +387,40 @@ def test_what_the_form_sends_is_what_the_launch_has(person: TestClient, bench: B
     (launch,) = launches.listed(bench.at, people.LOCAL)
     assert (launch.cpu, launch.memory_mb, launch.disk_gb, launch.gpu, launch.hours) == (2, 4096, 20, 1, 3)
     assert launch.asked_from == "page"
+
+
+def test_money_and_other_places_are_asked_for_in_the_form(make_bench: Callable[..., Bench]) -> None:
+    bench = two_places(make_bench)
+    form = {"repo": bench.repo, "backend": "desk", "budget": "2.50", "prefer": "ready", "spot": "true", "hedge": "true",
+            "elsewhere": ["other"]}  # fmt: skip
+    with browser(bench, signed_in=True) as person:
+        assert person.post("/launch", data=form, headers=OWN).status_code == 303
+        (launch,) = launches.listed(bench.at, people.LOCAL)
+        told = person.get(f"/api/launches/{launch.id}").json()
+        page = person.get(f"/launches/{launch.id}").text
+    asked = (launch.budget, launch.currency, launch.prefer, launch.spot, launch.hedged, launch.elsewhere)
+    assert asked == (Decimal("2.5"), "USD", "ready", True, True, ["other"])
+    assert {name: told[name] for name in ("budget", "prefer", "spot", "hedge", "elsewhere")} == {
+        "budget": "2.5", "prefer": "ready", "spot": True, "hedge": True, "elsewhere": ["other"],
+    }  # fmt: skip
+    assert "budget=2.5+USD&amp;prefer=ready&amp;spot=true&amp;hedge=true&amp;elsewhere=other" in page
+
+
+@pytest.mark.parametrize(
+    ("field", "typed", "sentence"),
+    [
+        ("budget", "a lot", "This is no budget. Write it like 2.50"),
+        ("prefer", "luck", "Offers are tried by price, or by how soon"),
+        ("elsewhere", "moon", "“moon” cannot be gone on to: There is no backend called “moon”."),
+    ],
+)
+def test_what_cannot_be_is_said_at_its_field_and_stays_typed(
+    person: TestClient, bench: Bench, field: str, typed: str, sentence: str
+) -> None:
+    page = person.post("/launch", data={"repo": bench.repo, "backend": "desk", field: typed}, headers=OWN)
+    assert page.status_code in (400, 422)
+    assert sentence in html.unescape(page.text)
+    assert '<details class="more" open>' in page.text
 
 
 # --- who is not, and who has no choice ------------------------------------------------------------------------------

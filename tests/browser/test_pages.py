@@ -56,7 +56,8 @@ def fits(page: Page) -> None:
         assert over <= 0, f"{page.url} is {over} px too wide at {width} px"
     small = page.evaluate(
         "[...document.querySelectorAll('button, .button, nav a, summary, input:not([type=radio]):not([type=hidden])')]"
-        ".filter(one => one.offsetParent && one.getBoundingClientRect().height < 44).map(one => one.outerHTML)"
+        ".filter(one => one.offsetParent && (one.closest('label') || one).getBoundingClientRect().height < 44)"
+        ".map(one => one.outerHTML)"
     )
     assert small == []
     assert page.locator("h1").count() == 1

@@ -312,3 +312,40 @@ def test_a_program_that_is_not_the_one_ordered_is_not_run(world: World) -> None:
 def test_a_refused_enrolment_is_told_on_the_console(world: World) -> None:
     world.broker.answers["/agent/enrol"] = [403]
     ends_saying(world.start(), "the broker refuses the enrolment (403)")
+
+
+# --- an image by name ---------------------------------------------------------------------------------------------
+
+APP = json.dumps(["python3", "-m", "http.server", "3000"])
+PROGRAMS = "bin/sh bin/ls usr/bin/curl usr/bin/env usr/bin/python3"
+PARTS = f"{PROGRAMS} usr/lib/python3.11 $(cd /; ldd {PROGRAMS} | grep -o '/[^ :]*' | sort -u)"
+"""Of the machine's own root: enough to serve, and to try what a session may not."""
+
+
+def test_an_image_is_run_behind_a_fence_and_nothing_that_builds_is_installed(world: World) -> None:
+    """No registry is asked: the image is there before the agent is let in."""
+    world.files = parcels.digests()
+    world.broker.spec |= {
+        "content": {"kind": "image", "image": "app:1"}, "commit": "0" * 64, "repo_url": "docker://app", "inner": [],
+        "private": "", "build_only": False, "clone_megabytes": 100,
+    }  # fmt: skip
+    world.broker.answers["/agent/enrol"] = [503] * 1000
+    machine = world.start()
+    until(lambda: "starting the agent" in machine.console(), seconds=120, what="its agent is at the door")
+    machine.inside("python3 -I /var/lib/anybinder/machine.py --bring image", seconds=240)
+    machine.inside(f"tar -C / -ch {PARTS} | docker import -c 'CMD {APP}' -c 'EXPOSE 3000' - app:1", seconds=240)
+    world.broker.answers.clear()
+    until(lambda: world.broker.status()["server"] == "up" or world.broker.messages("failed"), seconds=240)
+    assert world.broker.status()["server"] == "up", world.broker.events
+
+    inside = f"docker exec anybinder-{world.broker.order} sh -c"
+    assert machine.inside(f"{inside} 'curl --version'").startswith("curl 7")
+    before = len(machine.service.asked)
+    assert "curl: (7)" in machine.inside(f"{inside} '{ASK}'", check=False)
+    assert len(machine.service.asked) == before
+    for place in ("/var/lib/cloud", "/var/lib/anybinder", "/run/anybinder/s", "/var/run/docker.sock"):
+        assert "No such file" in machine.inside(f"{inside} 'ls {place}'", check=False)
+    assert (
+        machine.inside("command -v git; ls /var/lib/anybinder/bin /var/lib/anybinder/repo2docker 2>/dev/null; true")
+        == ""
+    )

@@ -78,6 +78,8 @@ class PriceList:
 
     def __init__(self) -> None:
         self.body, self.status, self.breaks_off_after = listed(), 200, -1
+        self.holds_after = -1
+        """It says so many bytes, and nothing more until the server ends."""
         self.asked: list[str] = []
         self.url = ""
 
@@ -85,7 +87,7 @@ class PriceList:
 @contextmanager
 def serving() -> Iterator[PriceList]:
     """On a port of this computer."""
-    made = PriceList()
+    made, ending = PriceList(), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -93,7 +95,11 @@ def serving() -> Iterator[PriceList]:
             self.send_response(made.status)
             self.send_header("content-length", str(len(made.body)))
             self.end_headers()
-            self.wfile.write(made.body if made.breaks_off_after < 0 else made.body[: made.breaks_off_after])
+            most = max(made.breaks_off_after, made.holds_after)
+            self.wfile.write(made.body if most < 0 else made.body[:most])
+            if made.holds_after >= 0:
+                self.wfile.flush()
+                ending.wait(60)
             self.close_connection = True
 
         def log_message(self, *_: Any) -> None:
@@ -106,6 +112,7 @@ def serving() -> Iterator[PriceList]:
     try:
         yield made
     finally:
+        ending.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -210,6 +210,13 @@ def test_one_that_comes_too_slowly_is_left(public: PriceList, monkeypatch: pytes
         read(public)
 
 
+def test_one_that_falls_silent_is_left(public: PriceList, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(public_prices, "SILENCE_SECONDS", 0.2)
+    public.body, public.holds_after = WHOLE, len(WHOLE) // 2
+    with pytest.raises(ProviderUnavailable, match="could not be read"):
+        read(public)
+
+
 def test_a_host_that_does_not_answer_is_said_so() -> None:
     with serving() as gone:
         pass
