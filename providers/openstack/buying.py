@@ -64,9 +64,12 @@ def _bought_before(services: Services, order: Order, wanted: servers.Wanted) -> 
         return looking.instance(found)
     if not taken:
         return Instance(id=labels.named(order.id), tag=order.tag, state=InstanceState.GONE)
-    if _may_follow(taken[-1]) and claims.take(services, order, number := taken[-1].number + 1):
+    if not _may_follow(taken[-1]):
+        return looking.instance_of(looking.Held(claims=taken))
+    number = taken[-1].number + 1
+    if claims.take(services, order, number):
         return _buy(services, order, wanted, number=number)
-    return looking.instance_of(looking.Held(claims=taken))
+    return _asked_for(order, "It is being asked for by another call")
 
 
 def _may_follow(last: claims.Claim) -> bool:
