@@ -28,6 +28,7 @@ class Aws(world.World):
     account: Account
     booting: BootingAws
     title = "AWS in Frankfurt"
+    pictures = "cloud"
 
     def connect(self, page: Page) -> None:
         """What the console does with the link of the page: it creates the stack of the very template that we give people."""

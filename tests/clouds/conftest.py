@@ -6,11 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.clouds import world  # at once: it reads what the tests' settings are cleared of
+from tests.clouds import launching  # at once: it reads what the tests' settings are cleared of
+from tests.clouds.world import World
 from tests.conftest import wanted
 from tests.doubles.machines import Machines, image
 
-__all__ = ["world"]
+
+@pytest.fixture(scope="module")
+def session(world: World) -> Iterator[launching.Session]:
+    """In the module's own `world`."""
+    with launching.entered(world) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

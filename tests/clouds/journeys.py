@@ -5,51 +5,24 @@ Mixed in beside a module's own `world`; the tests run in this order, and the las
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from tests.clouds import launching, secrets
+from tests.clouds.launching import Session
 from tests.clouds.world import World, picture
-from tests.doubles.machines import Machine
 from tests.waiting import until
 
 
-@dataclass
-class Session:
-    """A launch that somebody is in."""
-
-    page: Page
-    progress: str
-    machine: Machine
-
-
 class Journey:
-    """`cloud` is how pictures are called."""
+    """What is asked of every cloud."""
 
-    cloud = ""
     token_of_its_own = ""
     """An attempt of `secrets.TRIES` that root gets an answer to."""
 
-    @pytest.fixture(scope="class")
-    def session(self, world: World) -> Iterator[Session]:
-        """Signed in at the campus, connected without any key, launched, waited for, entered."""
-        with world.person() as page:
-            launching.fill(world, page)
-            picture(page, f"{self.cloud}-1-launch")
-            progress = launching.begin(page)
-            until(world.machines, seconds=120, what="a machine was started")
-            page.locator("summary", has_text="Log").click()
-            expect(page.locator("main")).to_contain_text("ready to build", timeout=launching.READY_MS)
-            picture(page, f"{self.cloud}-2-progress")
-            launching.arrive(page, progress)
-            yield Session(page, progress, world.machines()[-1])
-
-    def test_a_cell_runs_on_the_machine_that_was_bought(self, session: Session) -> None:
+    def test_a_cell_runs_on_the_machine_that_was_bought(self, world: World, session: Session) -> None:
         launching.run_a_cell(session.page)
-        picture(session.page, f"{self.cloud}-3-running")
+        picture(session.page, f"{world.pictures}-3-running")
 
     @pytest.mark.parametrize("attempt", secrets.TRIES)
     def test_code_of_the_session_reaches_no_metadata(self, session: Session, attempt: str) -> None:
@@ -88,6 +61,6 @@ class Journey:
         launching.stop(session.page, session.progress)
         until(lambda: world.left() == [], seconds=180, what="nothing is left in the account")
         expect(session.page.get_by_text("Nothing of it is left").first).to_be_attached(timeout=60_000)
-        picture(session.page, f"{self.cloud}-4-stopped")
+        picture(session.page, f"{world.pictures}-4-stopped")
         assert world.complaints == []
         assert world.invalid() == []

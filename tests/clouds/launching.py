@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
 from playwright.sync_api import Error, Page, expect
 
-from tests.clouds.world import SESSIONS, World
+from tests.clouds.world import SESSIONS, World, picture
+from tests.doubles.machines import Machine
+from tests.waiting import until
 
 NOTEBOOKS = {"requirements.txt": "tabulate==0.9.0\n", "README.md": "# Squares\n"}
 CELL = "import tabulate, getpass; print(sum(n * n for n in range(10)), getpass.getuser(), tabulate.__version__)"
 SAID = "285 anybinder 0.9.0"
 READY_MS = 420_000  # a machine boots and installs JupyterLab from the index, on two shared cores
+
+
+@dataclass
+class Session:
+    """A launch that somebody is in."""
+
+    page: Page
+    progress: str
+    machine: Machine
+
+
+@contextmanager
+def entered(world: World) -> Iterator[Session]:
+    """Signed in at the campus, connected without any key, launched, waited for, entered."""
+    with world.person() as page:
+        fill(world, page)
+        picture(page, f"{world.pictures}-1-launch")
+        progress = begin(page)
+        until(world.machines, seconds=120, what="a machine was started")
+        page.locator("summary", has_text="Log").click()
+        expect(page.locator("main")).to_contain_text("ready to build", timeout=READY_MS)
+        picture(page, f"{world.pictures}-2-progress")
+        arrive(page, progress)
+        yield Session(page, progress, world.machines()[-1])
 
 
 def fill(world: World, page: Page, repo: str = "squares.git") -> None:

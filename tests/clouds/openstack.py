@@ -33,6 +33,7 @@ class OpenStack(world.World):
     project: Project
     booting: BootingOpenStack
     title = "The campus cloud"
+    pictures = "cloud-openstack"
 
     def connect(self, page: Page) -> None:
         """The cloud's operators do what the page's script says: two subjects of one person, mapped into a project."""

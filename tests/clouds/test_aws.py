@@ -24,7 +24,6 @@ def world(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 class TestAws(Journey):
-    cloud = "cloud"
     token_of_its_own = "a token of EC2's"
 
 

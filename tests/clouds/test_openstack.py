@@ -26,5 +26,4 @@ def world(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 class TestOpenStack(Journey):
-    cloud = "cloud-openstack"
     token_of_its_own = "OpenStack's user data"

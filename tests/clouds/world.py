@@ -86,6 +86,8 @@ class World:
     complaints: list[str] = field(default_factory=list)
     title = ""
     """What the launch page calls the place."""
+    pictures = ""
+    """How its pictures' names begin."""
 
     @property
     def url(self) -> str:
