@@ -6,9 +6,10 @@ import re
 
 import structlog
 
-from broker import connections, errors
-from broker.models import Order
+from broker import backends, connections, errors
+from broker.models import Launch, Order
 from broker.service import Service
+from providers import base
 from providers import errors as clouds
 
 log = structlog.get_logger(__name__)
@@ -21,8 +22,16 @@ def text(service: Service, order: Order) -> str:
     """The end of its console, as far as the cloud shows it. Asks the cloud; raises ProviderError, BrokerError."""
     if order.instance is None:
         return ""
-    shown = connections.of_order(service, order).logs(order.instance)[-TEXT_MOST:]
+    shown = _account(service, order).logs(order.instance)[-TEXT_MOST:]
     return "".join(char for char in shown if char.isprintable() or char in "\n\t")
+
+
+def _account(service: Service, order: Order) -> backends.Account:
+    """By the grant for launching: the one for ending sees that a machine is there, and reads nothing of it."""
+    with service.db.reading() as session:
+        launch = session.get_one(Launch, order.launch_id)
+    backend, connection = backends.named(service, order.backend), connections.row(service, order.connection_id)
+    return connections.account(service, backend, connection, base.Purpose.LAUNCH, launch)
 
 
 def last_line(service: Service, order: Order) -> str:

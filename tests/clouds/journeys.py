@@ -37,7 +37,7 @@ class Journey:
         assert "Permission denied" in refused or "No such file" in refused, refused or f"{path} was read"
 
     def test_the_enrolment_token_is_nowhere_that_the_session_can_look(self, session: Session) -> None:
-        token = secrets.told(session.machine)["token"]
+        token = secrets.enrolment_token(session.machine)
         assert token in session.machine.inside("cat /var/lib/cloud/instance/user-data.txt")
         assert secrets.searched(session.machine, token) == set()
 

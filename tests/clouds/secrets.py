@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 from tests.doubles.machines import Machine, metadata
@@ -42,11 +41,11 @@ for each in /proc/[0-9]*; do cat $each/environ $each/cmdline | tr '\\0' '\\n'; d
 """Files that this user can read, and other processes' words; prints where the word is, and the file that holds the word."""
 
 
-def told(machine: Machine) -> dict[str, str]:
-    """What the machine was told at birth."""
-    found = re.search(r'\{"broker": .*\}', machine.service.user_data)
+def enrolment_token(machine: Machine) -> str:
+    """Which the machine was told at birth."""
+    found = re.search(r'"token": "([^"]+)"', machine.service.user_data)
     assert found, machine.service.user_data
-    return json.loads(found[0])
+    return found[1]
 
 
 def searched(machine: Machine, word: str) -> set[str]:
