@@ -311,6 +311,72 @@ def test_what_a_machine_may_delete_itself_with_goes_through_the_pipe_and_into_no
     assert kept == []
 
 
+BRINGER = """
+import json, sys
+print(json.dumps({"phase": "fetching", "message": "brings " + " ".join(sys.argv[1:])}))
+if "fails" in sys.argv[0]:
+    print(json.dumps({"phase": "failed", "message": "This machine cannot be made ready."}))
+    sys.exit(1)
+brought = {"engine": {"kind": "docker"}} if "images" in sys.argv else {}
+print(json.dumps({"phase": "fetching", "message": "ready", "brought": brought}))
+"""
+CHOOSY = """
+import json, sys
+spec = json.load(open(sys.argv[1]))
+told = {"phase": "failed", "message": "It asks for conda.", "needs": "containers", "brought": {"engine": {"kind": "mine"}}}
+if spec["engine"]:
+    told = {"phase": "built", "message": "by " + spec["engine"]["kind"], "server": spec["server"]}
+print(json.dumps(told))
+"""
+
+
+def on_a_machine(instance, bringer="bringer.py"):
+    """An agent that can have what a build needs brought."""
+    folder = instance.home.parent
+    (folder / bringer).write_text(BRINGER)
+    instance.boot["bring"] = [sys.executable, str(folder / bringer)]
+
+
+@pytest.mark.parametrize(
+    ("content", "brought"),
+    [({"kind": "git"}, "python git"), ({"kind": "files"}, "python"), ({"kind": "image"}, "image")],
+)
+def test_a_machine_is_brought_what_its_build_needs_and_no_more(instance, broker, content, brought):
+    on_a_machine(instance)
+    broker.spec["content"] = content
+    instance.serve()
+    instance.up()
+    assert broker.messages("fetching")[0] == f"brings {brought}"
+
+
+def test_containers_are_brought_once_the_repository_turns_out_to_need_them(instance, broker):
+    on_a_machine(instance)
+    instance.serve()
+    broker.spec["server"] = broker.spec["play"][-1]["server"]
+    (instance.home.parent / "builder.py").write_text(CHOOSY)
+    instance.up()
+    assert [line for line in broker.messages("fetching") if "brings" in line] == ["brings python git", "brings images"]
+    assert broker.messages("built") == ["by docker"], "what a builder says of engines counts for nothing"
+    assert broker.messages("failed") == []
+
+
+def test_where_none_can_be_brought_that_is_the_reason(instance, broker):
+    instance.serve()
+    broker.spec["server"] = broker.spec["play"][-1]["server"]
+    (instance.home.parent / "builder.py").write_text(CHOOSY)
+    instance.start()
+    assert instance.exit_status() == 1
+    assert broker.messages("failed") == ["It asks for conda."]
+
+
+def test_what_cannot_be_brought_ends_the_launch_with_the_reason(instance, broker):
+    on_a_machine(instance, "fails.py")
+    instance.serve()
+    instance.start()
+    assert instance.exit_status() == 1
+    assert broker.messages("failed") == ["This machine cannot be made ready."]
+
+
 def test_who_has_no_use_for_it_is_not_given_it(instance, broker):
     broker.dead_man = {"requests": [], "ends_at": "2027-01-01"}
     instance.serve()
