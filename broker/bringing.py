@@ -24,7 +24,7 @@ from broker import machine
 
 ENGINE = "/var/run/docker.sock"
 BASE_IMAGE = "docker.io/library/buildpack-deps:jammy"  # repo2docker's own, as the provider `local` has it
-REPO2DOCKER = ("docker==", "jupyter-repo2docker==")
+REPO2DOCKER = ("docker==", "jupyter-repo2docker==", "uv==")
 PYTHON = (3, 11)
 PACKAGES = {
     "git": ("git",),
@@ -137,9 +137,8 @@ def bring_images(told):
         lock = machine.put("builder.lock", machine.fetch(told, "builder.lock"))
         uv = [os.path.join(machine.HOME, "bin", "uv"), "--quiet"]
         machine.run([*uv, "venv", "--python", sys.executable, place])
-        machine.run(
-            [*uv, "pip", "install", "--python", python, "--require-hashes", "-c", lock, "docker", "jupyter-repo2docker"]
-        )
+        pins = [line.split()[0] for line in machine.read(lock).decode().splitlines() if line.startswith(REPO2DOCKER)]
+        machine.run([*uv, "pip", "install", "--python", python, "--require-hashes", "-c", lock, *pins])
     return {"builder": [python, "-I", machine.BUILDER], "engine": engine(told["order"])}
 
 
