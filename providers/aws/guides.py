@@ -35,7 +35,8 @@ CANNOT = (
 NARROWS = (
     "AWS compares who the token is for and whom it names, exactly. For a launch it limits the credential to what carries "
     "that launch's tag, and writes launch, repository and backend into its log (CloudTrail). It cannot limit how large a "
-    "machine is or what it costs: set a budget in your account for that. Credentials last 15 minutes."
+    "machine is or what it costs: set a budget in your account for that. Credentials last 15 minutes. Unless you say no to "
+    "“Schedules”, AWS itself ends each machine at its hour, by a third role that can do nothing else."
 )
 
 
