@@ -127,10 +127,9 @@ def policies(world: World, change: str = "", into: str = "") -> None:
     """The owner of the account edits what the role for ending may do."""
     iam = world.account.client("iam")
     role = next(each["RoleName"] for each in iam.list_roles()["Roles"] if each["RoleName"].startswith("AnybinderReap"))
-    for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
-        document = json.dumps(iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"])
-        assert change in document
-        iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=document.replace(change, into))
+    document = json.dumps(iam.get_role_policy(RoleName=role, PolicyName="reap")["PolicyDocument"])
+    assert change in document
+    iam.put_role_policy(RoleName=role, PolicyName="reap", PolicyDocument=document.replace(change, into))
 
 
 def test_from_never_seen_it_to_connected_and_checked(world: World) -> None:
