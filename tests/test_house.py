@@ -108,7 +108,7 @@ def declared(lock: str) -> list[Requirement]:
     return [each for each in map(Requirement, asked) if canonicalize_name(each.name) != "anybinder"]
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [*LOCKS, "tests/servers/openstack/packages.lock"])
 def test_a_lock_file_holds_hashes_and_no_addresses(lock):
     assert "--hash=sha256:" in (CLONE / lock).read_text()
     assert [each for each, (_, rest) in pins(lock).items() if "--hash=sha256:" not in rest] == []

@@ -37,6 +37,8 @@ class BedFaults(Faults):
     What takes a minute is over when `advance` has come so far.
     """
 
+    quota, permission = "instances", "os_compute_api:servers:create"
+
     def __init__(self, cloud: Cloud, gate: OpenStackGate, project: str, limits: dict[str, int]) -> None:
         self.cloud, self.gate, self.project, self.limits = cloud, gate, project, limits
         self.passed: float | None = None
@@ -59,6 +61,10 @@ class BedFaults(Faults):
         elif fault == "hidden":
             self.gate.fault("hidden", *CALLS["instances"], times=ALWAYS)
             self.passed = 0
+        elif (fault, call) == ("unavailable", "provision"):
+            self.gate.fault(
+                "unavailable", *CALLS["offers"], times=times
+            )  # what it asks first: it is out of order altogether
         else:
             self.gate.fault(BY_THE_GATE[fault], *CALLS[call], times=times)
 
@@ -69,7 +75,10 @@ class BedFaults(Faults):
                 self.clear()
 
     def die(self, instance: Instance) -> None:
-        """It powers itself off."""
+        """No machine of an OpenStack does more than be off: its record, its card and its disk stay."""
+        self.power_off(instance)
+
+    def power_off(self, instance: Instance) -> None:
         assert instance.tag is not None
         for machine in self.of_order(instance.tag.order):
             self.cloud.power_off(machine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,17 +17,28 @@ from fastapi import FastAPI
 
 from broker import backends, connections, people, service, settings
 from broker.models import Connection
-from broker.web import issuer
+from broker.web import issuer as issuing
 from providers import base
+from providers.openstack import guides, needs
 from tests.conftest import wanted
+from tests.doubles.issuer_double import IssuerDouble
 from tests.doubles.openstack_gate import OpenStackGate
+from tests.openstack.projects import SUBJECTS, Project
 from tests.servers import keystone
 from tests.servers.keystone import ApplicationCredential, Keystone, User
 from tests.servers.openstack.bed import NEED, Cloud, running
 from tests.waiting import until
 
+BED_SECONDS = 600
 BROKER = "anybinder"
 """What Keystone calls the broker as an identity provider."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first to use the bed waits until it is made; all of them share its two cores."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "bed" in item.fixturenames:
+            item.add_marker(pytest.mark.timeout(BED_SECONDS))
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +60,35 @@ def bed(gate: OpenStackGate) -> Iterator[Cloud]:
     wanted(NEED)
     with running(gate.in_front_of) as cloud:
         yield cloud
+
+
+@pytest.fixture(scope="module")
+def project(bed: Cloud) -> Project:
+    return Project(bed)
+
+
+@pytest.fixture(scope="module")
+def made(bed: Cloud, project: Project) -> ApplicationCredential:
+    """An application credential with the access rules of the guide, and no more."""
+    narrow = {"access_rules": needs.rules(), "roles": [{"name": "member"}], "expires_at": soon(days=1)}
+    short = secrets.token_urlsafe(32)  # of one that Keystone makes, bcrypt reads only the first 72 of 86 characters
+    return bed.application_credential(project.user, project.id, secret=short, **narrow)
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[IssuerDouble]:
+    with IssuerDouble() as issuer:
+        issuer.issuer = issuer.url
+        yield issuer
+
+
+@pytest.fixture(scope="module")
+def mapped(bed: Cloud, project: Project, issuer: IssuerDouble) -> dict[base.Purpose, str]:
+    """The bed maps each of the issuer's two subjects to a group of its own that may work in the project: their ids."""
+    groups = {purpose: bed.new_group(purpose, project.id, "member") for purpose in SUBJECTS}
+    rules = [guides.rule(SUBJECTS[purpose], group) for purpose, group in groups.items()]
+    bed.trust(BROKER, issuer.url, bed.url, rules)
+    return groups
 
 
 class Account:
@@ -126,7 +167,7 @@ def served(at: service.Service, port: int) -> Iterator[None]:
     """What clouds read of this broker, on the port that its tokens name."""
     app = FastAPI()
     app.state.service = at
-    app.include_router(issuer.router)
+    app.include_router(issuing.router)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run)
     thread.start()

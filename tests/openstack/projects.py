@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from providers.base import Purpose
 from tests.servers.openstack.bed import Cloud
 
-LIMITS = {"instances": 30, "cores": 200, "ram": 999_999}
+LIMITS = {"instances": 30, "cores": 200_000, "ram": 999_999}
+SUBJECTS = {Purpose.LAUNCH: "launch:abcdefghijklmnopqrstuvwxyz", Purpose.REAP: "reap:abcdefghijklmnopqrstuvwxyz"}
+"""Who a person is towards the cloud, in the two forms that it trusts separately."""
 
 
 class Project:

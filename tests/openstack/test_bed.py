@@ -8,15 +8,9 @@ import pytest
 
 from providers.contract import new_id
 from tests.doubles.openstack_machines import OpenStackMachines
-from tests.openstack.projects import Project
 from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("bed")
-
-
-@pytest.fixture(scope="module")
-def project(bed):
-    return Project(bed)
 
 
 @pytest.fixture(scope="module")

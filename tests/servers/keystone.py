@@ -114,6 +114,10 @@ class Keystone:
         self.ask("PUT", f"/projects/{project}/groups/{group}/roles/{self.role(role)}")
         return group
 
+    def withdraw_from_group(self, group: str, project: str, role: str) -> None:
+        """Its members have this role there no more."""
+        self.ask("DELETE", f"/projects/{project}/groups/{group}/roles/{self.role(role)}")
+
     def role(self, name: str) -> str:
         """The id of this role, which is made where it does not exist."""
         if name not in self.roles:

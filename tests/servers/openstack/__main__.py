@@ -7,7 +7,7 @@ import signal
 
 from tests.servers.openstack import bed, packages
 
-SHOWN = """\
+SHOWN = """
 Signed in as its operator, until this program ends:
 
   PATH={bin}:$PATH
@@ -21,6 +21,8 @@ def main() -> None:
     with bed.running() as cloud:
         words = {"bin": packages.FOLDER / "venv" / "bin", "url": cloud.url,
                  "password": (cloud.folder / "password").read_text()}  # fmt: skip
+        for seconds, name in cloud.steps:
+            print(f"{seconds:6.1f} s  {name}")
         print(SHOWN.format(**words), flush=True)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 
 from tests import servers
 from tests.servers import keystone
@@ -52,6 +53,7 @@ class Cloud(keystone.Keystone):
     def __init__(self, ports: Mapping[str, int], folder: Path, published: Mapping[str, str]) -> None:
         super().__init__(ports["identity"], folder)
         self.ports, self.published = ports, published
+        self.steps: list[tuple[float, str]] = []
         self.clients = {"identity": self.client}
         for name in set(SERVICES.values()) - {"identity"}:
             root = f"http://127.0.0.1:{ports[name]}{VERSIONS[name]}"
@@ -125,6 +127,7 @@ def running(in_front: InFront | None = None) -> Iterator[Cloud]:
     """Two minutes the first time, half a minute afterwards."""
     assert NEED.found(), f"{NEED.title} are not on this computer."
     python = packages.environment()
+    tidy()
     with contextlib.ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="abos-", dir="/tmp")))  # for the socket
         folder = packages.FOLDER / f"run-{os.getpid()}-{secrets.token_hex(3)}"
@@ -159,6 +162,7 @@ class Bed:
         for name, kind in SERVICES.items():
             self.start_service(name, self.ports[kind])
         cloud = self.cloud = Cloud(self.ports, self.folder, published)
+        cloud.steps = self.steps
         self.publish(cloud, direct, fresh)
         self.furnish(cloud, fresh)
         if fresh and not servers.CI:
@@ -212,6 +216,7 @@ class Bed:
         self.processes.until(lambda: is_open(port), seconds=START_SECONDS, what=f"port {port} is open")
 
     def step(self, name: str) -> None:
+        """How long it took until this was there: `python -m tests.servers.openstack` shows it."""
         self.steps.append((time.monotonic() - self.began, name))
 
     def save(self) -> None:
@@ -226,6 +231,8 @@ class Bed:
             shutil.copytree(self.folder, making, symlinks=True, ignore=shutil.ignore_patterns(*NOT_SAVED))
             with contextlib.suppress(OSError):  # another run was sooner
                 making.rename(target)
+            for older in set(packages.FOLDER.glob("saved-*")) - {target}:
+                shutil.rmtree(older, ignore_errors=True)
             shutil.rmtree(making, ignore_errors=True)
             database.start(self.processes, self.folder, self.place)
         finally:
@@ -253,6 +260,22 @@ def restored(folder: Path) -> bool:
     return True
 
 
+def tidy() -> None:
+    """End and remove what was left by runs that were killed."""
+    for folder in packages.FOLDER.glob("run-*"):
+        if not psutil.pid_exists(int(folder.name.split("-")[1])):
+            for process in psutil.process_iter():
+                if belongs(process, folder):
+                    process.kill()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def belongs(process: psutil.Process, folder: Path) -> bool:
+    with contextlib.suppress(psutil.Error, OSError):
+        return process.cwd() == str(folder) or any(f"{folder}" in word for word in process.cmdline())
+    return False
+
+
 def free_ports(*names: str) -> dict[str, int]:
     """Held together, so that no two are the same."""
     with contextlib.ExitStack() as stack:
@@ -268,7 +291,3 @@ def is_open(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
-
-
-def told(steps: list[tuple[float, str]]) -> str:
-    return "\n".join(f"{seconds:7.1f} s  {name}" for seconds, name in steps)
