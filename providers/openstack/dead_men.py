@@ -41,7 +41,7 @@ def made(services: Services, instance: base.Instance) -> base.DeadMan | None:
                 url=f"{services.cloudy.cloud.auth_url}/auth/tokens",
                 headers={"Content-Type": "application/json"},
                 body=_sign_in(credential_id, secret),
-                keep={"X-Subject-Token": "X-Auth-Token"},
+                keep={"X-Auth-Token": "X-Subject-Token"},
             ),
             base.Request(method="DELETE", url=f"{address}/servers/{found[0].id}"),
         ),

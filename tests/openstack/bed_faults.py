@@ -16,6 +16,8 @@ CALLS = {
     "instances": ("compute", "GET", r"/servers/detail"),
 }
 """The request that each verb is about."""
+ASKED_FIRST = ("image", "GET", r"/images")
+"""By `provision`."""
 POLICIES = {"provision": "create", "describe": "detail", "instances": "detail", "terminate": "delete"}
 BY_THE_GATE = {
     "lost_response": "lost_response",
