@@ -16,6 +16,7 @@ from broker.people import Person
 from broker.service import Service
 from providers import base
 
+IMAGES = "x86_64"
 HISTORY = 20  # newest launches that an expectation is made from
 
 
@@ -69,6 +70,7 @@ def next_offer(service: Service, launch: Launch, account: backends.Account) -> b
     )
     tried = orders.tried(service, launch)
     found = account.offers(wanted)
+    found = [offer for offer in found if _runs(launch, offer)]
     fresh = [offer for offer in found if offer.id not in tried and (launch.spot or not offer.risk)]
     limits, now = orders.limits(service, launch), service.now()
     if offers := budgets.affordable(ranked(service, launch, fresh), limits, now, launch.deadline_at):
@@ -80,6 +82,11 @@ def next_offer(service: Service, launch: Launch, account: backends.Account) -> b
     if not tried and (much := resources.shown(wanted)):
         raise errors.NoOfferLeft(f"Nothing there has {much}. Ask for less, or choose another place.")
     raise errors.NoOfferLeft(launch.message or None)
+
+
+def _runs(launch: Launch, offer: base.Offer) -> bool:
+    """An image by name was made for one architecture, and nearly every one for this: nobody asks its registry which."""
+    return launch.content.get("kind") != "image" or offer.architecture in ("", IMAGES)
 
 
 def ranked(service: Service, launch: Launch, offers: Sequence[base.Offer]) -> list[base.Offer]:

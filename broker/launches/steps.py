@@ -60,6 +60,7 @@ def provision(service: Service, launch: Launch) -> Next:
         return _try_another(service, order, str(refusal), refused=refusal.reason)
     except (clouds.QuotaExceeded, clouds.BadCredential, clouds.PermissionMissing) as refusal:
         if not launch.elsewhere:
+            orders.give_up(service, order, refused=refusal.reason)  # refused at once, it is closed at once
             raise
         return _try_another(service, order, str(refusal), refused=refusal.reason)
     return Next(state=State.STARTING, wait=waits.LOOK_SECONDS, say=orders.said(order, "Starting"))

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from broker import connections, errors, launches, orders, people, sessions, wishes
+from broker import backends, connections, errors, launches, orders, people, placement, sessions, wishes
 from broker.models import Launch, Order, State
 from providers import base
 from providers import errors as clouds
 from tests.broker.conftest import Bench, Clock
-from tests.doubles.desk_cloud import DeskCloud, SlowListingCloud
+from tests.doubles.desk_cloud import DeskCloud, SlowListingCloud, offer
 
 
 def all_orders(bench: Bench) -> list[Order]:
@@ -474,6 +474,25 @@ def test_the_next_offer_waits_for_no_list_where_the_cloud_has_said_no(make_bench
     bench.advance(bench.request())
     first, second = all_orders(bench)
     assert (first.closed_at is not None, second.offer["id"]) == (True, "large")
+
+
+def test_what_was_refused_for_good_waits_for_no_list_either(make_bench: Callable[..., Bench]) -> None:
+    """Who reads that a quota is used up would else see it being ended for minutes."""
+    bench = make_bench(SlowListingCloud())
+    bench.cloud.refuse("provision", clouds.QuotaExceeded("Your quota “vCPUs” (8) is used up."))
+    launch = bench.advance(bench.request())
+    assert (launch.state, launch.reason) == (State.STOPPED, "quota")
+
+
+def test_an_image_by_name_is_not_run_on_arm(bench: Bench) -> None:
+    """Nearly every image is made for x86 alone, and the cheapest machine of a cloud often is not."""
+    kinds = {"arm": "arm64", "x86": "x86_64"}
+    bench.cloud.menu = [offer(name, architecture=kind) for name, kind in kinds.items()]
+    launch = bench.request()
+    account = backends.named(bench.at, "desk").account()
+    assert placement.next_offer(bench.at, launch, account).id == "arm"
+    launch.content = {"kind": "image", "image": "registry.example/lab@sha256:0"}
+    assert placement.next_offer(bench.at, launch, account).id == "x86"
 
 
 def test_who_had_no_answer_before_the_no_waits_for_the_lists(make_bench: Callable[..., Bench], clock: Clock) -> None:
