@@ -48,6 +48,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 }
 READY_SECONDS = 600
 COLOURS = ("#9aa5b1", "#4c78a8", "#72b7b2", "#54a24b", "#eeca3b", "#f58518", "#e45756", "#b279a2")
+PALE = ("#9aa5b1", "#72b7b2", "#eeca3b", "#f58518")  # what stands on them is dark
 
 
 def measured(at: World, page: Page, files: Mapping[str, Any], repo: str) -> dict[str, float]:
@@ -111,9 +112,18 @@ def table(results: Mapping[str, Mapping[str, float]]) -> str:
 
 WIDE, LEFT, ROW, BAR = 860, 20, 58, 26
 STYLE = """
-text { font: 13px system-ui, sans-serif; fill: #24292f } .soft { fill: #57606a } .in { fill: #fff; font-size: 12px }
+text { font: 13px system-ui, sans-serif; fill: #24292f }
+.soft { fill: #57606a }
+.in { fill: #fff; font-size: 12px }
+.on { fill: #1f2328; font-size: 12px }
 line { stroke: #d0d7de }
-@media (prefers-color-scheme: dark) { text { fill: #e6edf3 } .soft { fill: #9da7b3 } .in { fill: #fff } line { stroke: #3d444d } }
+@media (prefers-color-scheme: dark) {
+  text { fill: #e6edf3 }
+  .soft { fill: #9da7b3 }
+  .in { fill: #fff }
+  .on { fill: #1f2328 }
+  line { stroke: #3d444d }
+}
 """
 
 
@@ -149,7 +159,8 @@ def bar(top: int, title: str, ends: Mapping[str, float], scale: float) -> Iterat
         said = f"{PARTS[name]}: {seconds:.1f} s"
         yield f'<rect x="{x:.1f}" y="{top + 6}" width="{wide:.1f}" height="{BAR}" fill="{colour}"><title>{said}</title></rect>'
         if wide > 34:
-            yield f'<text class="in" x="{x + wide / 2:.1f}" y="{top + 24}" text-anchor="middle">{seconds:.1f}</text>'
+            kind = "on" if colour in PALE else "in"
+            yield f'<text class="{kind}" x="{x + wide / 2:.1f}" y="{top + 24}" text-anchor="middle">{seconds:.1f}</text>'
         x += wide
     yield f'<text x="{x + 6:.1f}" y="{top + 24}">{max(ends.values()):.1f} s</text>'
 

@@ -60,7 +60,7 @@ class OpenStack(world.World):
         return found + [machine.service.id for machine in self.machines() if machine.running]
 
     def invalid(self) -> list[str]:
-        return self.gate.malformed
+        return self.gate.malformed()
 
 
 @contextlib.contextmanager
