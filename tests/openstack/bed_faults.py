@@ -16,8 +16,8 @@ CALLS = {
     "instances": ("compute", "GET", r"/servers/detail"),
 }
 """The request that each verb is about."""
-ASKED_FIRST = ("image", "GET", r"/images")
-"""By `provision`."""
+MADE_FIRST = ("image", "POST", r"/images")
+"""By `provision`: the order's claim."""
 POLICIES = {"provision": "create", "describe": "detail", "instances": "detail", "terminate": "delete"}
 BY_THE_GATE = {
     "lost_response": "lost_response",
@@ -64,9 +64,7 @@ class BedFaults(Faults):
             self.gate.fault("hidden", *CALLS["instances"], times=ALWAYS)
             self.passed = 0
         elif (fault, call) == ("unavailable", "provision"):
-            self.gate.fault(
-                "unavailable", *CALLS["offers"], times=times
-            )  # what it asks first: it is out of order altogether
+            self.gate.fault("unavailable", *MADE_FIRST, times=times)
         else:
             self.gate.fault(BY_THE_GATE[fault], *CALLS[call], times=times)
 
