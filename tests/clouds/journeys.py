@@ -62,5 +62,7 @@ class Journey:
         until(lambda: world.left() == [], seconds=180, what="nothing is left in the account")
         expect(session.page.get_by_text("Nothing of it is left").first).to_be_attached(timeout=60_000)
         picture(session.page, f"{world.pictures}-4-stopped")
+        launching.fill(world, session.page)
+        picture(session.page, f"{world.pictures}-1-launch")  # now the place has a price: what was last bought there
         assert world.complaints == []
         assert not world.invalid(), "\n".join(world.invalid())

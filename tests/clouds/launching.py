@@ -32,7 +32,6 @@ def entered(world: World) -> Iterator[Session]:
     """Signed in at the campus, connected without any key, launched, waited for, entered."""
     with world.person() as page:
         fill(world, page)
-        picture(page, f"{world.pictures}-1-launch")
         progress = begin(page)
         until(world.machines, seconds=120, what="a machine was started")
         page.locator("summary", has_text="Log").click()
