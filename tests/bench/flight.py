@@ -30,6 +30,8 @@ from providers.fake import FakeCloud
 
 CLONE = Path(__file__).parent.parent.parent
 BOOT_SECONDS = 60
+TRIES = 20
+LATE_SECONDS = 240  # what is not ready so long after the last boot is not waited for
 PARKED = 4  # streams that an agent keeps ready
 KNOWN = {"repo_url": "http://127.0.0.1:9/flight.git", "commit": "c" * 40}
 
@@ -96,11 +98,15 @@ class Flight:
         """Click, wait until all are ready."""
         fleet = asyncio.create_task(self._fleet())
         began = asyncio.get_running_loop().time()
-        async with asyncio.TaskGroup() as clicks:
-            for number in range(self.launches):
-                due = began + number * self.seconds / self.launches
-                await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
-                clicks.create_task(self._click(number))
+        clicks = []
+        for number in range(self.launches):
+            due = began + number * self.seconds / self.launches
+            await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+            clicks.append(asyncio.create_task(self._click(number)))
+        _, late = await asyncio.wait(clicks, timeout=BOOT_SECONDS + LATE_SECONDS)
+        self.failed += [f"{len(late)} were not ready in time"] if late else []
+        for click in late:
+            click.cancel()
         fleet.cancel()
 
     async def _click(self, number: int) -> None:
@@ -134,8 +140,11 @@ class Flight:
         """All of them, and wait until nothing is left."""
         for chunk in batches(list(self.clicked), 20):
             await asyncio.gather(*(self._ask("DELETE", f"/api/launches/{launch}") for launch in chunk))
-        while await asyncio.to_thread(self.cloud.billed):
+        for _ in range(2 * LATE_SECONDS):
+            if not await asyncio.to_thread(self.cloud.billed):
+                return
             await asyncio.sleep(0.5)
+        self.failed.append("not everything was ended in time")
 
     async def _ask(self, method: str, path: str, body: Any = None, key: str = "") -> tuple[int, Any]:
         return await ask(self.url, method, path, body, key or self.key)
@@ -177,17 +186,21 @@ class Flight:
 
 
 async def ask(url: str, method: str, path: str, body: Any, key: str) -> tuple[int, Any]:
-    """One question on a connection of its own, asked again where the broker has no ear free."""
+    """One question on a connection of its own, asked again, as agents and pages do, where no answer came."""
     data = json.dumps(body).encode() if body is not None else b""
     head = (
         f"{method} {path} HTTP/1.1\r\nHost: {url[7:]}\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
     )
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]), limit=1 << 20)
-    with contextlib.closing(writer):
-        writer.write(head.encode() + data)
-        status, answer, _ = await agent.read_answer(reader)
-        return status, answer or {}
+    for _ in range(TRIES):
+        with contextlib.suppress(OSError, EOFError, ValueError):
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]), limit=1 << 20)
+            with contextlib.closing(writer):
+                writer.write(head.encode() + data)
+                status, answer, _ = await agent.read_answer(reader)
+                return status, answer or {}
+        await asyncio.sleep(1)
+    return 0, {}
 
 
 def batches(items: list[str], size: int) -> Iterator[list[str]]:
