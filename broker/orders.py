@@ -6,6 +6,7 @@ session belongs to the order that `leader` names.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import asdict
 from decimal import Decimal
@@ -18,6 +19,8 @@ from broker import backends, bootstrap, budgets, connections, crypto, errors
 from broker.models import Launch, Order
 from broker.service import Service
 from providers import base
+
+REFUSED_WITHIN = dt.timedelta(seconds=2)  # for what a refused call has half made to show; the next offer waits for it
 
 
 def opened(service: Service, launch: Launch) -> list[Order]:
@@ -205,14 +208,16 @@ def believable(service: Service, order: Order, gone: base.Instance | None) -> bo
 
     One that shows the instance as ended (with its tag) knows what it says. One that does not know it may not know it
     yet, as long as the order was asked for less than `lists_within` ago; that its agent has spoken changes nothing.
-    One that was asked once, and refused, has not begun anything: the next offer waits for no list.
+    One that was asked once, and refused, has begun no machine: what else it may have made, a disk or a group, shows in a
+    moment, and the next offer waits for no list that is minutes behind.
     """
     if gone is not None and gone.tag is not None:
         return True
+    patience = backends.named(service, order.backend).provider.lists_within
     if order.refused and order.instance is None and order.asked_at == order.first_asked_at:
-        return True
+        patience = min(patience, REFUSED_WITHIN)
     asked_at = order.asked_at or order.created_at
-    return service.now() - asked_at >= backends.named(service, order.backend).provider.lists_within
+    return service.now() - asked_at >= patience
 
 
 def _close(service: Service, order: Order) -> None:

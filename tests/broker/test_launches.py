@@ -467,20 +467,27 @@ def test_an_empty_list_proves_nothing_before_the_cloud_has_caught_up(
     assert bench.advance(launch).state is State.STOPPED
 
 
-def test_the_next_offer_waits_for_no_list_where_the_cloud_has_said_no(make_bench: Callable[..., Bench]) -> None:
-    """A cloud whose lists are minutes behind would make a failover as slow."""
+def test_the_next_offer_waits_a_moment_and_for_no_list_where_the_cloud_has_said_no(
+    make_bench: Callable[..., Bench], clock: Clock
+) -> None:
+    """A cloud whose lists are minutes behind would make a failover as slow; what it has half made shows before."""
     bench = make_bench(SlowListingCloud())
     bench.cloud.refuse("provision", clouds.NoCapacity("No small one is free."))
-    bench.advance(bench.request())
+    launch = bench.advance(bench.request())
+    assert [order.closed_at for order in all_orders(bench)] == [None]
+    clock.move(seconds=orders.REFUSED_WITHIN.total_seconds())
+    bench.advance(launch)
     first, second = all_orders(bench)
     assert (first.closed_at is not None, second.offer["id"]) == (True, "large")
 
 
-def test_what_was_refused_for_good_waits_for_no_list_either(make_bench: Callable[..., Bench]) -> None:
+def test_what_was_refused_for_good_waits_for_no_list_either(make_bench: Callable[..., Bench], clock: Clock) -> None:
     """Who reads that a quota is used up would else see it being ended for minutes."""
     bench = make_bench(SlowListingCloud())
     bench.cloud.refuse("provision", clouds.QuotaExceeded("Your quota “vCPUs” (8) is used up."))
     launch = bench.advance(bench.request())
+    clock.move(seconds=orders.REFUSED_WITHIN.total_seconds())
+    launch = bench.advance(launch)
     assert (launch.state, launch.reason) == (State.STOPPED, "quota")
 
 
