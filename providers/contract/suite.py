@@ -244,9 +244,20 @@ class ProviderContract(AccountContract, OfferContract, MachineContract):
         wait(gone, "it is gone")
         assert billed is None or billed(bought.tag.order) == []
 
-    def test_it_can_be_ended_before_it_has_booted(self, provider, credential, make_order, end, with_fault, billed):
+    def test_it_can_be_ended_before_it_has_booted(
+        self, provider, credential, make_order, end, with_fault, billed, wait
+    ):
         with_fault("slow_boot", "provision")
         bought = provider.provision(credential, make_order())
+        provider.terminate(credential, bought.id, bought.tag.order)
+        states = [provider.describe(credential, bought.id).state]
+
+        def leaves_its_birth():
+            states.append(provider.describe(credential, bought.id).state)
+            return states[-1] is not InstanceState.PENDING
+
+        wait(leaves_its_birth, "it goes on from being born")
+        assert InstanceState.RUNNING not in states, "it has booted although it was to end"
         end(bought.id, bought.tag.order)
         assert billed is None or billed(bought.tag.order) == []
 
