@@ -76,7 +76,7 @@ write_files:
             if hashlib.sha256(found).hexdigest() == told["files"]["machine.py"]:
                 break
         except Exception as fault:
-            why = "the broker is not reached: %s" % fault
+            why = "the broker is not reached: %s" % (fault if hasattr(fault, "code") else getattr(fault, "reason", fault))
         if why != said:
             say(why)
         said = why

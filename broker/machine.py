@@ -341,7 +341,8 @@ def fetch(told, name):
                 return content
             why = "what the broker sent as %s is not what was ordered: its digest is wrong" % name
         except (OSError, ValueError) as fault:
-            why = "%s is not to be had from the broker: %s" % (name, fault)
+            reason = fault if hasattr(fault, "code") else getattr(fault, "reason", fault)
+            why = "%s is not to be had from the broker: %s" % (name, reason)
         if why != said:
             say(why)
         said = why
