@@ -17,6 +17,7 @@ from broker.service import Service
 from providers import base
 
 IMAGES = "x86_64"
+ASKED_FOR = ("its price is being asked for: load this page again in a moment",)
 HISTORY = 20  # newest launches that an expectation is made from
 
 
@@ -108,10 +109,11 @@ def _place(service: Service, person: Person, backend: backends.Backend) -> Place
     connection, closed = connections.for_backend(service, person, backend), _closed(service, person, backend)
     local = backend.provider.on_this_computer
     offer = base.Offer(id="", title="", price_per_hour=Decimal(0)) if local else None
-    if closed is None and not local:
+    asked_for = closed is None and not local
+    if asked_for:
         menus.want(service, backend, connection)
         menu = menus.known(service, backend, connection)
-        offer = menu.cheapest if menu else None
+        offer, asked_for = (menu.cheapest, False) if menu else (None, True)
     return Place(
         name=backend.name,
         title=backend.title,
@@ -121,7 +123,7 @@ def _place(service: Service, person: Person, backend: backends.Backend) -> Place
         confined=backend.provider.confined,
         price_per_hour=offer.price_per_hour if offer else None,
         currency=offer.currency if offer else "USD",
-        price=_price(service, backend, offer),
+        price=ASKED_FOR if asked_for else _price(service, backend, offer),
         ready_seconds=_usual_seconds(service, backend.name),
     )
 

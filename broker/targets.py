@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from broker import admission, backends, connections, errors, identity, peers, probe, repo_access
+from broker import admission, backends, connections, errors, identity, menus, peers, probe, repo_access
 from broker.models import Connection
 from broker.people import Person
 from broker.service import Service
@@ -135,8 +135,12 @@ def check(service: Service, person: Person, target: Target) -> Connection:
         raise errors.NotFound("Nothing is connected there yet. Connect your account first.")
     if closed := target.way(target.connection.kind).closed:
         raise errors.BadRequest(closed)
-    how = ELSEWHERE[target.sort].check if target.sort in ELSEWHERE else connections.check
-    return how(service, person, target.connection.id)
+    if target.sort in ELSEWHERE:
+        return ELSEWHERE[target.sort].check(service, person, target.connection.id)
+    found = connections.check(service, person, target.connection.id)
+    if found.works:
+        menus.want(service, backends.named(service, target.key), found)  # the form is where people go next
+    return found
 
 
 def guide(service: Service, person: Person, target: Target, way: Way) -> base.Guide:

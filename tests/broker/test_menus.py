@@ -6,8 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from broker import menus, people, placement
+from broker import menus, people, placement, targets
 from providers import errors as clouds
+from providers.fake.driver import KINDS
 from tests.broker.conftest import Bench, Clock
 from tests.doubles.desk_cloud import offer
 
@@ -16,9 +17,18 @@ def shown(bench: Bench) -> placement.Place:
     return next(place for place in placement.places(bench.at, people.LOCAL) if place.name == "desk")
 
 
-def test_a_page_asks_no_cloud_and_says_unknown_where_nothing_is_known(bench: Bench) -> None:
-    assert shown(bench).price == ("price unknown",)
+def test_a_page_asks_no_cloud_and_says_that_the_price_is_being_asked_for(bench: Bench) -> None:
+    assert shown(bench).price == ("its price is being asked for: load this page again in a moment",)
     assert bench.cloud.calls == []
+
+
+def test_who_checks_an_account_finds_its_price_in_the_form(bench: Bench) -> None:
+    bench.cloud.kinds = (KINDS["kept"],)
+    target = targets.named(bench.at, people.LOCAL, "desk")
+    targets.connect(bench.at, people.LOCAL, target, "kept", {"key": "the-fake-key"})
+    assert targets.check(bench.at, people.LOCAL, targets.named(bench.at, people.LOCAL, "desk")).works
+    assert menus.fill(bench.at) == 1
+    assert shown(bench).price[0] == "from $0.50 an hour"
 
 
 def test_what_was_asked_beside_the_page_is_on_the_next_one(bench: Bench) -> None:
@@ -56,7 +66,7 @@ def test_a_price_of_the_day_before_yesterday_is_unknown(bench: Bench, clock: Clo
     shown(bench)
     menus.fill(bench.at)
     clock.move(hours=25)
-    assert shown(bench).price == ("price unknown",)
+    assert shown(bench).price == placement.ASKED_FOR
 
 
 @pytest.mark.parametrize("refusal", [clouds.BadCredential("No."), clouds.ProviderUnavailable("No answer.")])
