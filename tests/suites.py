@@ -91,7 +91,7 @@ def bench(options: Sequence[str]) -> list[Command]:
 
 
 SUITES = (
-    Suite(name="unit", about="linters, types, arrows, and every part by itself", minutes=20, commands=unit,
+    Suite(name="unit", about="linters, types, arrows, and every part by itself", minutes=30, commands=unit,
           needs=(servers.GIT, servers.POSTGRES, servers.REDIS, registry.NEED, servers.CLOUD_INIT)),
     Suite(name="contract", about="every promise of a provider, over each double; and that each broken copy is caught", minutes=8,
           commands=tests_in("contract"), needs=(servers.GIT,)),
