@@ -97,6 +97,7 @@ def test_a_newcomer_launches_runs_a_cell_and_stops(person: Person, repos: Repos)
 def run_the_cell(page: Page) -> None:
     """Through the kernel's WebSocket: the output can come from nowhere else."""
     cell = page.locator(".jp-Notebook .jp-CodeCell").first
+    expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=60_000)  # before, nothing runs it
     cell.locator(".cm-content").click(timeout=60_000)
     page.keyboard.press("Shift+Enter")
     expect(cell.locator(".jp-OutputArea-output")).to_have_text("5 nights, mean magnitude 11.70", timeout=60_000)
