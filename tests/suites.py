@@ -30,7 +30,7 @@ from tests.servers import docker, keycloak, registry
 from tests.servers.openstack import bed as openstack
 
 LANES = min(2, os.cpu_count() or 1)  # more would have the tests wait for one another's cores
-SHOWING = threading.Lock()
+SHOWING, DEVICES = threading.Lock(), threading.Lock()
 CLONE = Path(__file__).resolve().parent.parent
 PYTEST = (sys.executable, "-m", "pytest", "--durations=5")
 CLOSING = re.compile(r"^=+ (.*\b(?:passed|failed|error|errors|skipped|deselected|no tests ran)\b.*) =+$")
@@ -52,6 +52,13 @@ class Suite:
     needs: tuple[servers.Need, ...] = ()
     alone: bool = False
     """It measures time, or fills every core: nothing else may run beside it."""
+    makes_devices: bool = False
+    """It makes and removes network devices, at each of which Chromium gives up what it is loading."""
+
+    @property
+    def minds_devices(self) -> bool:
+        """No two of these may run at the same time."""
+        return self.makes_devices or servers.CHROMIUM in self.needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,26 +100,26 @@ def bench(options: Sequence[str]) -> list[Command]:
 SUITES = (
     Suite(name="unit", about="linters, types, arrows, and every part by itself", minutes=30, commands=unit,
           needs=(servers.GIT, servers.POSTGRES, servers.REDIS, registry.NEED, servers.CLOUD_INIT)),
-    Suite(name="contract", about="every promise of a provider, over each double; and that each broken copy is caught", minutes=8,
-          commands=tests_in("contract"), needs=(servers.GIT,)),
-    Suite(name="journeys", about="whole flows, embedded and on PostgreSQL, Redis and Celery", minutes=15,
-          commands=tests_in("journeys"), needs=(servers.GIT, servers.POSTGRES, servers.REDIS)),
     Suite(name="browser", about="a person in a real Chromium", minutes=12, commands=tests_in("browser"),
           needs=(servers.GIT, servers.CHROMIUM)),
-    Suite(name="crashes", about="SIGKILL of everything, everywhere (--schedules N --seed S)", minutes=60,
-          commands=tests_in("crashes"), needs=(servers.GIT, servers.POSTGRES), alone=True),
-    Suite(name="docker", about="sessions in containers, on a real engine", minutes=20,
-          commands=tests_in("docker"), needs=(servers.GIT, docker.NEED, registry.NEED)),
     Suite(name="clients", about="BinderHub's own client and Thebe, as published, against a real broker", minutes=10,
           commands=tests_in("clients"), needs=(servers.GIT, servers.CHROMIUM, servers.NPM)),
     Suite(name="keycloak", about="signing in with a real Keycloak and a second provider", minutes=12,
           commands=tests_in("keycloak"), needs=(servers.GIT, servers.CHROMIUM, servers.NPM, keycloak.NEED)),
+    Suite(name="journeys", about="whole flows, embedded and on PostgreSQL, Redis and Celery", minutes=15,
+          commands=tests_in("journeys"), needs=(servers.GIT, servers.POSTGRES, servers.REDIS)),
+    Suite(name="docker", about="sessions in containers, on a real engine", minutes=20,
+          commands=tests_in("docker"), needs=(servers.GIT, docker.NEED, registry.NEED), makes_devices=True),
+    Suite(name="contract", about="every promise of a provider, over each double; and that each broken copy is caught", minutes=8,
+          commands=tests_in("contract"), needs=(servers.GIT,)),
     Suite(name="aws", about="buying and ending on AWS, and the whole contract, over a double as strict as AWS", minutes=20,
           commands=tests_in("aws")),
     Suite(name="openstack", about="a real OpenStack: signing in, and the whole contract", minutes=20,
           commands=tests_in("openstack"), needs=(openstack.NEED,)),
+    Suite(name="crashes", about="SIGKILL of everything, everywhere (--schedules N --seed S)", minutes=60,
+          commands=tests_in("crashes"), needs=(servers.GIT, servers.POSTGRES), alone=True),
     Suite(name="clouds", about="machines that boot: from a click to a cell's output to an empty cloud", minutes=20,
-          commands=tests_in("clouds"), needs=(servers.GIT, servers.CHROMIUM, machines.NEED, openstack.NEED)),
+          commands=tests_in("clouds"), needs=(servers.GIT, servers.CHROMIUM, machines.NEED, openstack.NEED), alone=True),
     Suite(name="bench", about="beside configurable-http-proxy and beside no proxy", minutes=15, commands=bench,
           needs=(servers.NPM,), alone=True),
 )  # fmt: skip
@@ -150,8 +157,8 @@ def run_all(chosen: Sequence[Suite], options: Sequence[str]) -> list[Result]:
 
 def run_beside(suite: Suite, options: Sequence[str], missing: tuple[str, ...]) -> Result:
     """Another suite runs beside it: what it says is shown at its end, in one piece."""
-    print(f"… {suite.name} has begun", flush=True)
-    with tempfile.TemporaryFile("w+") as said:
+    with DEVICES if suite.minds_devices else contextlib.nullcontext(), tempfile.TemporaryFile("w+") as said:
+        print(f"… {suite.name} has begun", flush=True)
         result = run(suite, options, missing, said)
         said.seek(0)
         with SHOWING:

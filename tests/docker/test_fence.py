@@ -174,7 +174,7 @@ def test_a_link_in_place_of_its_socket_leads_the_agent_nowhere(tmp_path):
 async def connect(folder: Path) -> None:
     """As the agent does."""
     boot = SimpleNamespace(runtime=str(folder), home=str(folder), tcp_servers=False)
-    served = SimpleNamespace(boot=boot, session={"server_token": "t"}, spec={})
+    served = SimpleNamespace(boot=boot, user=None, session={"server_token": "t"}, spec={})
     server = agent.Server(served, {"argv": []})
     assert server._is_there()
     transport, _ = await server.connect(asyncio.Protocol)
