@@ -185,14 +185,14 @@ def claim(state: claims.State = claims.State.BEGUN, seconds_ago: float = 0, numb
 @pytest.mark.parametrize(
     ("taken", "state", "says"),
     [
-        ([claim()], InstanceState.PENDING, "being asked for"),
-        ([claim(seconds_ago=claims.SETTLE_SECONDS + 1)], InstanceState.STOPPING, "No machine came"),
-        ([claim(claims.State.OVER), claim(number=1)], InstanceState.PENDING, "being asked for"),
-        ([claim(claims.State.BOUGHT)], InstanceState.STOPPING, "was deleted"),
+        ([{}], InstanceState.PENDING, "being asked for"),
+        ([{"seconds_ago": claims.SETTLE_SECONDS + 1}], InstanceState.STOPPING, "No machine came"),
+        ([{"state": claims.State.OVER}, {"number": 1}], InstanceState.PENDING, "being asked for"),
+        ([{"state": claims.State.BOUGHT}], InstanceState.STOPPING, "was deleted"),
     ],
 )
 def test_an_order_without_a_machine(taken, state, says):
-    found = looking.instance_of(looking.Held(claims=taken))
+    found = looking.instance_of(looking.Held(claims=[claim(**each) for each in taken]))
     assert found.state is state and says in found.detail and found.tag == TAG and found.id == "anybinder-o1"
 
 
