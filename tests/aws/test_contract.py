@@ -7,21 +7,14 @@ from dataclasses import replace
 import pytest
 
 from providers.base import Connection
-from providers.contract import ProviderContract, new_id
+from providers.contract import AccountContract, ProviderContract, new_id
+from providers.contract.machines import MachineContract
 from tests.providers.aws_account import BROKER, LAUNCH, TRUST, OverAws, token
 from tests.providers.aws_faults import AwsFaults
 
 
-class TestAws(OverAws, ProviderContract):
-    """The contract, for somebody whose account trusts this broker."""
-
-    @pytest.fixture
-    def connection(self, account, broker):
-        return replace(LAUNCH, broker=broker)
-
-    @pytest.fixture
-    def bad_connection(self, account):
-        return replace(LAUNCH, settings={"account": "999999999999"})
+class Contracted(OverAws):
+    """What the double can arrange and say."""
 
     @pytest.fixture
     def fresh_token(self, issuer):
@@ -66,6 +59,23 @@ class TestAws(OverAws, ProviderContract):
         aws.machines.on_running = lambda number, *_: aws.write(number, "anybinder: up\n")
         return "anybinder: up"
 
+    @pytest.fixture
+    def at_once(self):
+        """A boot and an end take a minute of the double's clock."""
+        return 15
+
+
+class TestAws(Contracted, ProviderContract):
+    """The contract, for somebody whose account trusts this broker."""
+
+    @pytest.fixture
+    def connection(self, account, broker):
+        return replace(LAUNCH, broker=broker)
+
+    @pytest.fixture
+    def bad_connection(self, account):
+        return replace(LAUNCH, settings={"account": "999999999999"})
+
     def test_another_brokers_instances_are_not_ours(self, provider, account, broker, make_order, orders_listed):
         """Our roles can neither buy nor end in another's name, so the account's owner buys."""
         ours, number = make_order(), new_id()
@@ -76,14 +86,12 @@ class TestAws(OverAws, ProviderContract):
         provider.provision(owner, theirs)
         assert orders_listed() == [ours.id]
 
-    @pytest.fixture
-    def at_once(self):
-        """A boot and an end take a minute of the double's clock."""
-        return 15
 
+class TestAwsWithAKey(Contracted, AccountContract, MachineContract):
+    """For somebody who gave a key that may do what the guide says: the account, and machines from birth to end.
 
-class TestAwsWithAKey(TestAws):
-    """The contract, for somebody who gave a key that may do what the guide says."""
+    What else the contract asks is asked of AWS in the same words, whoever's key signs them.
+    """
 
     @pytest.fixture
     def connection(self, account, provider, broker):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from providers.contract import ProviderContract
+from providers.contract import AccountContract, ProviderContract
+from providers.contract.machines import MachineContract
 from tests.openstack.over_bed import ByApplicationCredential, ByTrust
 
 
@@ -10,8 +11,11 @@ class TestByApplicationCredential(ByApplicationCredential, ProviderContract):
     """With the access rules of the guide, and no more."""
 
 
-class TestByTrust(ByTrust, ProviderContract):
-    """Without a key."""
+class TestByTrust(ByTrust, AccountContract, MachineContract):
+    """Without a key: the account, and machines from birth to end, with what they hold to end themselves.
+
+    What else the contract asks is asked of the cloud in the same words, whoever's token opens it.
+    """
 
 
 def test_no_request_was_refused_because_it_was_malformed(gate):
