@@ -60,10 +60,10 @@ class TestByApplicationCredential(ByApplicationCredential, Fixtures):
         provider.provision(credential, order)
         assert orders_listed() == [order.id]
 
-    def test_nothing_of_an_order_that_has_ended_is_left_anywhere(self, buy, end, things, bed, project):
+    def test_nothing_of_an_order_that_has_ended_is_left_anywhere(self, buy, end, labelled, bed, project):
         bought = buy()
         end(bought.id, bought.tag.order)
-        assert things() == {}
+        assert labelled(bought.tag.order) == {}
         ports = bed.ask("GET", f"/v2.0/ports?project_id={project.id}", of="network").json()["ports"]
         assert [each["id"] for each in ports if each["device_owner"].startswith("compute:")] == []
 
@@ -84,7 +84,7 @@ class TestByTrust(ByTrust, Fixtures):
         return provider.sign_in(reaper, fresh_token(reaper))
 
     def test_the_reapers_grant_ends_what_the_launchers_bought_while_that_one_opens_nothing_more(
-        self, provider, connection, fresh_token, credential, make_order, bed, project, mapped, wait, things
+        self, provider, connection, fresh_token, credential, make_order, bed, project, mapped, wait, labelled
     ):
         bought = provider.provision(provider.sign_in(connection, fresh_token(connection)), make_order())
         bed.withdraw_from_group(mapped[Purpose.LAUNCH], project.id, "member")
@@ -93,7 +93,7 @@ class TestByTrust(ByTrust, Fixtures):
         assert [each.id for each in provider.instances(credential, bought.tag.broker)] == [bought.id]
         provider.terminate(credential, bought.id, bought.tag.order)
         wait(lambda: provider.describe(credential, bought.id).state is InstanceState.GONE, "it is gone")
-        assert things() == {}
+        assert labelled(bought.tag.order) == {}
 
 
 def test_no_request_was_refused_because_it_was_malformed(gate):
