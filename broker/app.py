@@ -117,8 +117,13 @@ async def _told(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     found = cast("RequestValidationError", error).errors()
-    wrong = [f"{'.'.join(str(part) for part in one['loc'][1:]) or 'body'}: {one['msg']}" for one in found]
+    wrong = [f"{'.'.join(str(part) for part in one['loc'][1:]) or 'body'}: {_said(one['msg'])}" for one in found]
     return _answer(request, 422, f"That cannot be used: {'; '.join(wrong)}.", "bad_request")
+
+
+def _said(by_pydantic: str) -> str:
+    """A sentence of ours comes back with a word before it that is for programmers."""
+    return by_pydantic.removeprefix("Value error, ").rstrip(".")
 
 
 async def _http(request: Request, error: Exception) -> Response:

@@ -97,6 +97,14 @@ def test_health_and_metrics_answer_without_a_key(client: TestClient) -> None:
 # --- bad input ------------------------------------------------------------------------------------------------------
 
 
+def test_what_was_typed_wrong_is_told_without_a_word_for_programmers(client: TestClient) -> None:
+    told = client.post("/api/launches", json={"repo": "gh/o/r", "budget": "abc"}).json()["detail"]
+    assert (
+        told
+        == "That cannot be used: budget: “abc” is no budget. Write it like 2.50, or like 500 SU where service units are counted."
+    )
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
