@@ -62,7 +62,7 @@ class LocalFaults(Faults):
         self.behave.append("slow")
 
     def _slow_end(self, times):
-        for ready in self.home.glob("*/ready"):
+        for ready in until(lambda: list(self.home.glob("*/ready")), what="the agent stands in"):
             agent = psutil.Process(int(ready.with_name("pid").read_text()))
             agent.suspend()
 
