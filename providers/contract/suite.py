@@ -265,6 +265,7 @@ class ProviderContract(AccountContract, OfferContract, MachineContract):
         bought = buy()
         with_fault("slow_end", "terminate")
         provider.terminate(credential, bought.id, bought.tag.order)
+        assert provider.describe(credential, bought.id).state is InstanceState.STOPPING
         another().terminate(credential, bought.id, bought.tag.order)
         end(bought.id, bought.tag.order)
         assert billed is None or billed(bought.tag.order) == []
