@@ -1676,8 +1676,11 @@ class Stream(asyncio.Protocol):
             self.transport.write_eof()
         return True
 
-    def shut(self):
+    def shut(self, whole):
+        """The server's side has closed. In frames only a close says that what it sent is `whole`."""
         if self.transport:
+            if self._frames and whole and not self.transport.is_closing():
+                self.transport.write(self._frames.wrap(b"\x03\xe8", 8))
             self.transport.close()
 
     def _end_of_input(self):
@@ -1717,9 +1720,9 @@ class ServerSide(asyncio.Protocol):
         self.ended = True
         return not self.stream.ended and self.stream.write_eof()
 
-    def connection_lost(self, _fault):
+    def connection_lost(self, fault):
         self.ended = True
-        self.stream.shut()
+        self.stream.shut(whole=fault is None)
 
     def pause_writing(self):
         self.stream.transport.pause_reading()
@@ -1796,12 +1799,14 @@ class Splicer:
     def _run(self):
         poll, halves, wake = self._epoll.poll, self._halves, self._near.fileno()
         while True:
+            called = False
             for number, event in poll():
                 half = halves.get(number)
                 if half is not None:
                     half.happened(event)
-                elif number == wake and not self._called():
-                    return
+                called = called or number == wake
+            if called and not self._called():  # after the others: a new socket may have the number of one just closed
+                return
 
     def _called(self):
         """Whether to go on."""
@@ -1868,27 +1873,31 @@ class Half:
         self._waiting_for = 0
 
     def events(self):
-        """What to wait for."""
+        """What to wait for. A hang-up is always told: by an edge alone, it is not told again and again."""
         reading = 0 if self._eof or self.other.out else select.EPOLLIN
-        self._waiting_for = reading | (select.EPOLLOUT if self.out else 0)
+        self._waiting_for = (reading | (select.EPOLLOUT if self.out else 0)) or select.EPOLLET
         return self._waiting_for
 
     def happened(self, event):
-        """What epoll saw."""
-        try:
-            if event & select.EPOLLOUT:
-                self.flush()
-            if event & select.EPOLLIN:
-                self._read()
-            elif event & (select.EPOLLHUP | select.EPOLLERR) and not event & select.EPOLLOUT:
+        """What epoll saw. Who has hung up may have said much before: that is read as the other takes it."""
+        if event & select.EPOLLOUT:
+            self.flush()
+        if event & select.EPOLLIN:
+            self._read()
+        elif event & (select.EPOLLHUP | select.EPOLLERR) and not event & select.EPOLLOUT:
+            if self is self.pair.near:
                 self.pair.end()
-        except BlockingIOError:
-            pass
-        except OSError:
-            self.pair.end()
+            elif self.out:
+                self.flush()
 
     def _read(self):
-        data = self.socket.recv(262144)
+        try:
+            data = self.socket.recv(262144)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._broke()
+            data = b""
         if self is self.pair.near:
             self.pair.heard()
         if not data:
@@ -1896,25 +1905,40 @@ class Half:
             self.other.flush()
             self._wait()
             return
-        try:
-            sent = self.other.socket.send(data)
-        except BlockingIOError:
-            sent = 0
+        sent = self.other._send(data)
         if sent < len(data):
             self.other.out = data[sent:]
             self._wait()
             self.other._wait()
 
+    def _send(self, data):
+        """How much of it is done with: all of it where nobody hears any more."""
+        try:
+            return self.socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self._broke()
+            return len(data)
+
+    def _broke(self):
+        """Without the broker nobody wants the rest; what a server said before it left is still wanted."""
+        self._shut = True
+        if self is self.pair.near:
+            self.pair.end()
+
     def flush(self):
         """Write what is left; once there is none, let the other be read again, or say that no more will come."""
+        if self.pair.over:
+            return
         if self.out:
-            with contextlib.suppress(BlockingIOError):
-                self.out = self.out[self.socket.send(self.out) :]
+            self.out = self.out[self._send(self.out) :]
         if not self.out and self.other._eof and not self._shut:
             self._shut = True
-            self.socket.shutdown(socket.SHUT_WR)
-        if self._shut and self.other._shut and not self.out and not self.other.out:
-            self.pair.end()
+            with contextlib.suppress(OSError):  # it has hung up
+                self.socket.shutdown(socket.SHUT_WR)
+        if self._shut and self.other._shut and self.pair.near._eof and not self.out and not self.other.out:
+            self.pair.end()  # not before the broker has ended too: closed on what it still sends, it might lose the rest
             return
         self._wait()
         self.other._wait()

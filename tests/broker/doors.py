@@ -265,8 +265,10 @@ class House:
 
     # sessions
 
-    def session(self, session_id: str = ALPHA, *, tunnel: bool = True, **changes: Any) -> FakeSession:
-        """A session that is ready, with a server and, unless told otherwise, a tunnel."""
+    def session(
+        self, session_id: str = ALPHA, *, tunnel: bool = True, framed: bool = False, **changes: Any
+    ) -> FakeSession:
+        """A session that is ready, with a server and, unless told otherwise, a tunnel; in WebSocket frames if `framed`."""
         made = FakeSession(
             id=session_id,
             token=secrets.token_urlsafe(),
@@ -287,18 +289,20 @@ class House:
         self.sessions[session_id] = made
         self.call(self._begin(made))
         if tunnel:
-            self.dial(made)
+            self.dial(made, framed=framed)
             until(lambda: len(self.doors.tunnel.parked.get(session_id, ())) >= 4, what="parked streams")
         return made
 
     async def _begin(self, session: FakeSession) -> None:
         session.server = await self.loop.create_unix_server(lambda: Backend(session), session.path)
 
-    def dial(self, session: FakeSession) -> None:
+    def dial(self, session: FakeSession, *, framed: bool = False) -> None:
         """Start the agent's side of this session's tunnel."""
 
         async def run() -> None:
-            await agent.Tunnel(f"http://127.0.0.1:{self.port}", session.id, session.secret, session.path).run()
+            tunnel = agent.Tunnel(f"http://127.0.0.1:{self.port}", session.id, session.secret, session.path)
+            tunnel.framed = framed
+            await tunnel.run()
 
         session.tunnel = asyncio.run_coroutine_threadsafe(run(), self.agents)
 

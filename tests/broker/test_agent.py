@@ -7,8 +7,10 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -817,6 +819,61 @@ def test_an_end_in_one_direction_leaves_the_other_open(broker, tunnels, tmp_path
         thread.join()
         loop.close()
         shutil.rmtree(folder)
+
+
+class Leaving:
+    """A server on a unix socket: says as much as can be on its way at once, and has left before anybody read it."""
+
+    def __init__(self, folder: Path, *, asked_for: int) -> None:
+        self.path = str(folder / "s.sock")
+        self.said = 0
+        self._asked_for = asked_for
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(self.path)
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        connection, _ = self._listener.accept()
+        with self._listener, connection:
+            asked = connection.recv(self._asked_for, socket.MSG_WAITALL)
+            while asked and select.select([], [connection], [], 0.5)[1]:
+                self.said += connection.send(b"x" * 10_000, socket.MSG_DONTWAIT)
+
+    def left(self) -> None:
+        self._thread.join()
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A unix socket's path has a limit."""
+    with tempfile.TemporaryDirectory(prefix="ab-") as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("raw", [True, False], ids=["plain", "WebSocket"])
+def test_who_reads_late_gets_all_from_a_server_that_has_left(broker, tunnels, short_path, raw):
+    broker.raw_upgrades = raw
+    server = Leaving(short_path, asked_for=1)
+    tunnels(broker, server.path)
+    leg = broker.take()
+    leg.send(b"?")
+    server.left()
+    assert len(leg.receive_all()) == server.said
+    assert not leg.framed or leg.told_the_end
+
+
+def test_a_server_that_leaves_without_having_read_all_is_heard_to_its_end(broker, tunnels, short_path):
+    server = Leaving(short_path, asked_for=1)
+    running = tunnels(broker, server.path)
+    leg = broker.take()
+    leg.send(bytes(1_000_000))
+    server.left()
+    leg.send(bytes(1_000_000))
+    assert len(leg.receive_all()) == server.said
+    leg.close()
+    until(lambda: not running.tunnel._joined, what="the stream to be over")
 
 
 def test_a_slow_reader_holds_the_sender_back(broker, backend, tunnels):

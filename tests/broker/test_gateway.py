@@ -81,8 +81,10 @@ def test_a_request_that_comes_byte_by_byte(house, alpha):
         assert client.answer().json["body"] == "abc0123456789abcdef"
 
 
+@pytest.mark.parametrize("framed", [False, True], ids=["plain", "WebSocket"])
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
-def test_a_large_answer_arrives_whole(house, alpha, framing):
+def test_a_large_answer_arrives_whole(house, framing, framed):
+    alpha = house.session(ALPHA, framed=framed)
     body = hashlib.sha256(b"x").digest() * 200_000
     heads = {
         "length": b"Content-Length: %d\r\n" % len(body),

@@ -273,6 +273,8 @@ class FramedLeg(Leg):
         super().__init__(connection)
         self._payload = b""
         self._closed = False
+        self.told_the_end = False
+        """A close frame came, not only an end of the connection."""
 
     def send(self, data: bytes, code: int = 2) -> None:
         size = len(data)
@@ -303,7 +305,7 @@ class FramedLeg(Leg):
             bytes(byte ^ mask[at % 4] for at, byte in enumerate(content)) if size < 100_000 else unmask(content, mask)
         )
         if start[0] & 0x0F == 8:
-            self._closed = True
+            self._closed = self.told_the_end = True
         elif start[0] & 0x0F in (0, 2):
             self._payload += payload
 
