@@ -70,11 +70,11 @@ class AwsCloud:
     def configuration(self) -> dict[str, str]:
         return {"region": self.aws.region, "endpoint_url": self.aws.url}
 
-    def typed(self, at: Any, provider: Any) -> dict[str, str]:
+    def typed(self, at: Any, provider: Any, kind: str) -> dict[str, str]:
         """What a person types who made a user with the policy that the guide gives them."""
         subjects = {"launch_subject": "launch:somebody", "reap_subject": "reap:somebody"}
         trust = base.Trust(issuer="https://broker.example", broker=at.keys.broker_id, **subjects)
-        policy = provider.guide("access_key", trust, {}).download["anybinder-policy.json"]
+        policy = provider.guide(kind, trust, {}).download["anybinder-policy.json"]
         key, secret = self.account.access_key(policy)
         return {"access_key_id": key, "secret_access_key": secret}
 

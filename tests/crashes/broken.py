@@ -21,6 +21,13 @@ def no_idempotency_key() -> None:
     FakeProvider._creation = lambda self, order: {**inner(self, order), "client_token": ""}  # type: ignore[method-assign]
 
 
+def no_claim() -> None:
+    """Whoever asks may send the creating call, on OpenStack."""
+    from providers.openstack import claims
+
+    claims.take = lambda services, order, number=0: True
+
+
 def no_lease() -> None:
     """Whoever comes may take a step of a launch, and what it came to is always written down."""
     import sqlalchemy as sa
@@ -120,6 +127,7 @@ def early_erasure() -> None:
 
 BREAKAGES: dict[str, Callable[[], None]] = {
     "no idempotency key": no_idempotency_key,
+    "no claim": no_claim,
     "no lease": no_lease,
     "no teardown": no_teardown,
     "early belief": early_belief,

@@ -14,6 +14,7 @@ import signal
 import socket
 import threading
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from tests.crashes import broken, points
 
 WAITS = {"RETRY_SECONDS": 0.1, "GONE_SECONDS": 0.03, "LOOK_SECONDS": 0.2, "LOOK_MOST_SECONDS": 0.4}
 """The waits between two looks (`broker/launches/waits.py`), shorter: a schedule takes a second, not a minute."""
+LONGER_WAITS = {"RETRY_SECONDS": 0.5, "GONE_SECONDS": 0.3, "LOOK_SECONDS": 0.7, "LOOK_MOST_SECONDS": 1}
+"""Where each look is a dozen requests to real services on the same two cores."""
+PRICE = "0.05"  # for a core and hour: that of the fake cloud's smallest machine
 KEEP_SECONDS = 0.4
 """The same between two looks at secrets that may go."""
 HINTS = "hints"
@@ -33,13 +37,13 @@ def be(told: dict[str, Any]) -> None:
 
     chosen = settings.Settings(**told["settings"])
     logs.configure(chosen)
-    for name, seconds in WAITS.items():
+    for name, seconds in (LONGER_WAITS if told["over"] == "openstack" else WAITS).items():
         setattr(launches.waits, name, seconds)
     if told["account"]:
         tasks.KEEP_SECONDS = KEEP_SECONDS
     broken.break_(told["broken"])
-    if told["over"] == "aws":
-        _know_this_double(told["lists_within"])
+    if told["over"] in DOUBLES:
+        DOUBLES[told["over"]](told["lists_within"])
     if told["jumps"]:
         _set_clock(told["jumps"])
     counter = points.Counter(Path(told["counter"]))
@@ -51,12 +55,27 @@ def be(told: dict[str, Any]) -> None:
     {"all": serve, "web": serve_alone, "worker": work, "worker2": work}[told["part"]](chosen, told)
 
 
-def _know_this_double(lists_within: float) -> None:
+def _know_aws(lists_within: float) -> None:
     """Its machines are on this computer, and it lists what it has made within a moment, as the schedule says."""
     from providers.aws import AwsProvider
 
     AwsProvider.dials_loopback = True
     AwsProvider.lists_within = dt.timedelta(seconds=lists_within)
+
+
+def _know_openstack(lists_within: float) -> None:
+    """The same; nothing is on its way for longer than that either. And what a machine costs, or no money would be promised."""
+    from providers.openstack import OpenStackProvider, claims, clouds
+
+    OpenStackProvider.dials_loopback = True
+    OpenStackProvider.lists_within = dt.timedelta(seconds=lists_within)
+    claims.SETTLE_SECONDS = lists_within  # type: ignore[assignment]
+    inner = clouds.chosen
+    rate = clouds.Rate(flavor="m3.*", per_vcpu=Decimal(PRICE), source="tests/crashes", as_of="2026-11-28")
+    clouds.chosen = lambda configuration: dataclasses.replace(inner(configuration), rates=(rate,))
+
+
+DOUBLES = {"aws": _know_aws, "openstack": _know_openstack}
 
 
 def _set_clock(jumps: list[tuple[float, float]]) -> None:

@@ -88,7 +88,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     few = local_schedules(metafunc.config)
     over, many = metafunc.config.getoption("--over"), metafunc.config.getoption("--schedules")
     counts = {"seed": schedules(metafunc.config), "local_seed": few, "postgres_seed": few}
-    counts["aws_seed"] = many if over == "aws" else few
+    counts |= {f"{cloud}_seed": many if over == cloud else few for cloud in ("aws", "openstack")}
     for name, count in counts.items():
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, range(first, first + count), ids=lambda seed: f"seed-{seed}")
@@ -104,7 +104,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def seeds_of(request: pytest.FixtureRequest, name: str) -> list[int]:
     """The seeds that this module's tests have been chosen for, in their order."""
     chosen = [item for item in request.session.items if item.path == request.path]
-    return [item.callspec.params[name] for item in chosen if isinstance(item, pytest.Function)]
+    return [
+        item.callspec.params[name] for item in chosen if isinstance(item, pytest.Function) and name in item.fixturenames
+    ]
 
 
 def schedules(config: Any) -> int:

@@ -13,6 +13,7 @@ TEN = 10  # what fails so often at most fails so often each time: a delete that 
 LISTS_WITHIN = 0.9  # what the driver promises; what a fault delays adds up to less
 SLOW = 0.25
 LEASE_SECONDS = 1.5
+PATIENT = ("lease_seconds", "boot_minutes", "build_minutes", "silence_minutes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,8 @@ class Plan:
     """What the first launch must have said, in this order; nothing in particular where it is empty."""
     patience: float = 40
     """Seconds until everything must have recovered, and again until everything must have stopped."""
+    reach_seconds: float = 1.0
+    """A boundary that is not reached within this is not waited for: the kill comes anyway."""
     spare: bool = False
     """Whether there is a second backend, called `spare`, on the same cloud."""
     account: str = ""
@@ -104,8 +107,8 @@ class Plan:
 
     def with_slack(self, slack: float) -> Plan:
         """The same for a slower computer: waits that must outlast what is done meanwhile are longer."""
-        lease = self.settings.get("lease_seconds", LEASE_SECONDS) * slack
-        settings = {**self.settings, "lease_seconds": lease}
+        waits = {"lease_seconds": LEASE_SECONDS, **self.settings}
+        settings = {name: value * slack if name in PATIENT else value for name, value in waits.items()}
         return replace(self, patience=self.patience * slack, lists_within=self.lists_within * slack, settings=settings)
 
     @property
@@ -162,6 +165,38 @@ def drawn_over_aws(seed: int) -> Plan:
         settings={"lease_seconds": 5, "boot_minutes": 8 / 60, "build_minutes": 12 / 60, "silence_minutes": 8 / 60},
         lists_within=1.5,
     )
+
+
+def drawn_over_openstack(seed: int) -> Plan:
+    """The same over a real OpenStack, where each call takes a second; its clock is this computer's, and never jumps."""
+    dice = random.Random(f"{seed} openstack")
+    plan, trouble = drawn(seed), random.Random(f"{seed} openstack trouble")
+    revoked = tuple(
+        Fault(call=call, name=name, times=trouble.randint(1, 4), at=round(trouble.uniform(1, 12), 3))
+        for call, name in REVOKED
+        if trouble.random() < 0.1
+    )
+    return replace(
+        plan,
+        over="openstack",
+        spare=False,
+        account=dice.choice(("application_credential", "application_credential", "oidc")),
+        disconnect_at=round(trouble.uniform(1, 15), 3) if trouble.random() < 0.25 else None,
+        wishes=tuple(_slower(wish) for wish in plan.wishes),
+        kills=tuple(replace(kill, after=12 * kill.after, pause=3 * kill.pause) for kill in plan.kills),
+        faults=(*(_fault(dice, OPENSTACK_FAULTS) for _ in range(dice.choice((1, 2, 2, 3, 4)))), *revoked),
+        jumps=tuple(replace(jump, at=6 * jump.at) for jump in plan.jumps if jump.whose == "broker"),
+        options={"list_seconds": dice.choice((0, 0, 0, 2))},
+        settings=OPENSTACK_SETTINGS if plan.sweep else {**OPENSTACK_SETTINGS, "sweep_seconds": 10**6},
+        lists_within=OPENSTACK_LISTS_WITHIN,
+        reach_seconds=6,
+        patience=120,
+    )
+
+
+def _slower(wish: Wish) -> Wish:
+    money = {name: value for name, value in wish.money.items() if name != "elsewhere"}
+    return replace(wish, at=4 * wish.at, stop_at=wish.stop_at and 7 * wish.stop_at, money=money)
 
 
 def _account(dice: random.Random) -> tuple[str, float | None]:
@@ -340,6 +375,71 @@ AWS_FAULTS = (
     _wrong("machine", "taken_away", 1, seconds=0.5),
 )
 """The same over AWS, by its own actions."""
+
+
+OPENSTACK_LISTS_WITHIN = 8
+OPENSTACK_SETTINGS = {
+    "lease_seconds": 15,
+    "boot_minutes": 25 / 60,
+    "build_minutes": 25 / 60,
+    "silence_minutes": 20 / 60,
+    "sweep_seconds": 3,
+    "heartbeat_seconds": 1,
+}
+REVOKED = (("sign_in", "refused"), ("machines", "bad_token"), ("delete", "bad_token"), ("claims", "bad_token"))
+
+OPENSTACK_FAULTS = (
+    _wrong("buy", "lost_response", 3),
+    _wrong("buy", "lost_response", 2),
+    _wrong("buy", "lost_request", 2),
+    _wrong("buy", "duplicate", 2),
+    _wrong("buy", "slow", 1, seconds=2),
+    _wrong("buy", "unavailable", 3),
+    _wrong("buy", "busy", 3),
+    _wrong("buy", "no_room", 2),
+    _wrong("buy", "forbidden"),
+    _wrong("buy", "bad_token"),
+    _wrong("claim", "lost_response", 2),
+    _wrong("claim", "lost_request", 2),
+    _wrong("claim", "duplicate", 2),
+    _wrong("claim", "busy", 3),
+    _wrong("say", "lost_response", 2),
+    _wrong("say", "unavailable", 2),
+    _wrong("firewall", "lost_response", 2),
+    _wrong("firewall", "duplicate", 2),
+    _wrong("firewall", "unavailable", 3),
+    _wrong("firewall", "bad_token"),
+    _wrong("delete", "unavailable", TEN),
+    _wrong("delete", "busy", TEN),
+    _wrong("delete", "lost_response", 2),
+    _wrong("delete", "lost_request", 2),
+    _wrong("delete", "duplicate", 2),
+    _wrong("delete", "bad_token", 3),
+    _wrong("no_firewall", "unavailable", TEN),
+    _wrong("no_firewall", "lost_response", 2),
+    _wrong("give_back", "unavailable", TEN),
+    _wrong("give_back", "lost_response", 2),
+    _wrong("give_back", "duplicate", 2),
+    _wrong("machines", "busy", 3),
+    _wrong("machines", "lost_response", 3),
+    _wrong("machines", "bad_token", 2),
+    _wrong("claims", "unavailable", 3),
+    _wrong("firewalls", "lost_response", 3),
+    _wrong("sizes", "busy", 2),
+    _wrong("sign_in", "busy", 3),
+    _wrong("sign_in", "lost_response", 2),
+    _wrong("sign_in", "refused", 2),
+    _wrong("project", "quota", instances=1),
+    _wrong("project", "quota", instances=0),
+    _wrong("project", "limits", security_group=2),
+    _wrong("project", "limits", port=1),
+    _wrong("machine", "never_dials", 2),
+    _wrong("machine", "build_fails", 1, message="The build failed."),
+    _wrong("machine", "dies", 2, seconds=0.3),
+    _wrong("machine", "dies", 1, seconds=4),
+    _wrong("machine", "taken_away", 1, seconds=3),
+)
+"""The same over a real OpenStack, by what is asked of it (`openstack_cloud.REQUESTS`)."""
 
 
 def _options(dice: random.Random) -> dict[str, Any]:

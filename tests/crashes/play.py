@@ -16,7 +16,6 @@ from providers import processes
 from tests.crashes import checks, plans
 from tests.crashes.world import NEVER, World
 
-REACH_SECONDS = 1.0  # a boundary that is not reached within this is not waited for: the kill comes anyway
 VISIT_SECONDS = 15  # an agent that was kept waiting dials again after 5 s at most
 
 
@@ -110,10 +109,10 @@ def _carry_out(world: World, kill: plans.Kill) -> None:
     part = world.parts[kill.part]
     world.live(part.lives, 5)
     before = part.deaths
-    part.restart_at = time.monotonic() + REACH_SECONDS + kill.pause  # whoever dies meanwhile stays dead
+    part.restart_at = time.monotonic() + world.plan.reach_seconds + kill.pause  # whoever dies meanwhile stays dead
     if kill.what == "boundary":
         part.counter.die_after(kill.count)
-        world.live(lambda: part.deaths > before, REACH_SECONDS)
+        world.live(lambda: part.deaths > before, world.plan.reach_seconds)
         part.counter.spare()
     if part.deaths == before:
         part.kill()

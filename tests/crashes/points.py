@@ -114,9 +114,10 @@ def set_up(points: Points, verbs: tuple[str, ...] = VERBS) -> None:
     from providers.aws import AwsProvider
     from providers.fake import FakeProvider
     from providers.local import LocalProvider
+    from providers.openstack import OpenStackProvider
 
     _around_transactions(points, db.Database)
-    for provider in (FakeProvider, LocalProvider, AwsProvider):
+    for provider in (FakeProvider, LocalProvider, AwsProvider, OpenStackProvider):
         for verb in verbs:
             points.around(provider, verb)
     points.around(instances, "enrol")

@@ -160,7 +160,7 @@ class World:
         repo: dict[str, str],
         table_url: str = "",
     ) -> None:
-        """`cloud` is a FakeCloud, or what looks like one (`aws_cloud.py`).
+        """`cloud` is a FakeCloud, or what looks like one (`aws_cloud.py`, `openstack_cloud.py`).
 
         `table_url` names the table of this world; without one it is SQLite in the state folder.
         """
@@ -232,8 +232,9 @@ class World:
 
         with self._inside() as at:
             provider = backends.named(at, "cloud").provider
-            typed = {"key": "the-fake-key"} if self.plan.over == "fake" else self.cloud.typed(at, provider)
-            connections.connect(at, people.LOCAL, "backend:cloud", provider.kinds, self.plan.account, typed)
+            fake, kind = self.plan.over == "fake", self.plan.account
+            typed = {"key": "the-fake-key"} if fake else self.cloud.typed(at, provider, kind)
+            connections.connect(at, people.LOCAL, "backend:cloud", provider.kinds, kind, typed)
 
     def disconnect(self) -> bool:
         """What the person's button does. It need not be repeated: it is done here, in a process that nobody kills."""

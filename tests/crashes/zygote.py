@@ -51,6 +51,7 @@ def warm_up() -> None:
     from broker import placement, service, serving, settings
     from broker.people import LOCAL
     from providers.local import LocalProvider  # noqa: F401
+    from providers.openstack import OpenStackProvider  # noqa: F401
 
     with tempfile.TemporaryDirectory() as folder:
         fake = settings.BackendSetting(name="fake", provider="fake", configuration={"socket": "none"})

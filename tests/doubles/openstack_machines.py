@@ -50,7 +50,7 @@ class OpenStackMachines:
         self.running: dict[str, Machine] = {}
         self.broken: list[str] = []
         """What went wrong here; it is shown when this ends."""
-        self._over = threading.Event()
+        self._over, self._looking = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._look_on, daemon=True)
 
     def __enter__(self) -> OpenStackMachines:
@@ -67,7 +67,11 @@ class OpenStackMachines:
         self.cloud.power_off(machine.id)
 
     def look(self) -> None:
-        """Once, now."""
+        """Once, now; from any thread."""
+        with self._looking:
+            self._look()
+
+    def _look(self) -> None:
         found = {str(each["id"]): each for each in self.cloud.machines()}
         for machine in [each for each in self.running.values() if each.id not in found]:
             del self.running[machine.id]
