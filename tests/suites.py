@@ -117,7 +117,7 @@ SUITES = (
     Suite(name="openstack", about="a real OpenStack: signing in, and the whole contract", minutes=20,
           commands=tests_in("openstack"), needs=(openstack.NEED,)),
     Suite(name="crashes", about="SIGKILL of everything, everywhere (--schedules N --seed S)", minutes=60,
-          commands=tests_in("crashes"), needs=(servers.GIT, servers.POSTGRES), alone=True),
+          commands=tests_in("crashes"), needs=(servers.GIT, servers.POSTGRES, openstack.NEED), alone=True),
     Suite(name="clouds", about="machines that boot: from a click to a cell's output to an empty cloud", minutes=20,
           commands=tests_in("clouds"), needs=(servers.GIT, servers.CHROMIUM, machines.NEED, openstack.NEED), alone=True),
     Suite(name="bench", about="beside configurable-http-proxy and beside no proxy", minutes=15, commands=bench,
