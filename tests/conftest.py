@@ -39,7 +39,9 @@ pytest_plugins = ["providers.contract.spending"]
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("crashes")
     group.addoption("--schedules", type=int, default=40, help="how many crash schedules over the fake cloud")
-    group.addoption("--over", choices=("fake", "aws", "openstack"), default="fake", help="the cloud that the schedules are over")
+    group.addoption(
+        "--over", choices=("fake", "aws", "openstack"), default="fake", help="the cloud that the schedules are over"
+    )
     group.addoption("--local-schedules", type=int, help="how many over `local` (default: a 25th, at least 3)")
     group.addoption("--lanes", type=int, default=2, help="how many are played at the same time")
     group.addoption("--slack", type=float, default=1, help="how much slower than an idle computer this one may be")
