@@ -51,6 +51,10 @@ def main(wanted):
     try:
         if sys.version_info < PYTHON:
             raise machine.Trouble("its image has Python %d.%d, and 3.11 or newer is needed" % sys.version_info[:2])
+        if machine.GUEST and any(what.startswith("image") for what in wanted):
+            raise machine.Trouble(
+                "on a server of your own nothing runs in containers. What needs more than Python runs at another place"
+            )
         install(sorted({package for what in wanted for package in PACKAGES[what] if not there(package)}))
         for what in wanted:
             brought.update(BRINGERS[what](told))
@@ -71,6 +75,12 @@ def install(packages):
     """By the system's own package manager. Raises Trouble with its last words, where something is not there then."""
     if not packages:
         return
+    if machine.GUEST:
+        named = " ".join(packages)
+        raise machine.Trouble(
+            "your server has no %s, and nothing is installed into it. Install that there (sudo apt install %s) and launch again"
+            % (named, named)
+        )
     tell("fetching", "Installing %s" % ", ".join(packages))
     wait_for_cloud_init()
     apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120", "-o", "Dpkg::Use-Pty=0", "-o", "Acquire::Retries=3"]

@@ -26,7 +26,9 @@ import time
 import urllib.error
 import urllib.request
 
-HOME = "/var/lib/anybinder"
+HOME = os.environ.get("ANYBINDER_GUEST_HOME") or "/var/lib/anybinder"
+GUEST = "ANYBINDER_GUEST_HOME" in os.environ
+"""It is somebody's own server, and we are a guest there (guest.py): nothing of it is changed."""
 RUN = "/run/anybinder"
 USER = "anybinder"
 SHELL = "/bin/bash"

@@ -32,8 +32,9 @@ class Menu:
 
     @property
     def cheapest(self) -> base.Offer | None:
-        """The cheapest that is not taken away again, of those whose price is known, in the currency of the first of them."""
-        priced = [offer for offer in self.offers if offer.price_per_hour is not None and not offer.risk]
+        """The cheapest to buy that is not taken away again, of those whose price is known, in the first one's currency."""
+        sold = [offer for offer in self.offers if not (offer.risk or offer.taken)]
+        priced = [offer for offer in sold if offer.price_per_hour is not None]
         same = [offer for offer in priced if offer.currency == priced[0].currency]
         return min(same, key=lambda offer: offer.price_per_hour or 0, default=None)
 

@@ -97,6 +97,8 @@ class Launch(Table):
     """A second order is opened once the usual time has passed; whichever is ready first stays."""
     elsewhere: Mapped[list[Any]] = mapped_column(sa.JSON, default=list)
     """Names of other backends it may go on to, in this order, once its own has no offer left."""
+    offer: Mapped[str] = mapped_column(sa.Text, default="")
+    """The server of their own that its person told it to run on, as its offer is called; empty: one is bought."""
 
     state: Mapped[State] = mapped_column(_word(State), index=True)
     phase: Mapped[Phase] = mapped_column(_word(Phase), default=Phase.WAITING)

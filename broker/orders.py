@@ -234,6 +234,8 @@ def offered(order: Order) -> base.Offer:
 def said(order: Order, doing: str) -> str:
     """`Starting on Small in zone a for $0.05 an hour, at most $0.70.`"""
     offer = offered(order)
+    if offer.taken:
+        return f"Nothing is bought. {offer.title} waits for you: paste the line that the launch's page shows into its shell."
     most = f", at most {budgets.money(order.promised, offer.currency)}" if offer.price_per_hour else ""
     price = f" for {budgets.rate(offer)}{most}" if offer.price_per_hour else ""
     return f"{doing} on {offer.title}{price}."

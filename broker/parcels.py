@@ -36,7 +36,7 @@ class Parcel:
 @functools.cache
 def named() -> Mapping[str, Parcel]:
     """All there are, by name: the same as long as this process runs. `uv-<machine>` and the locks only where we have them."""
-    made = [_made(name, (HERE / name).read_bytes()) for name in ("machine.py", "agent.py")]
+    made = [_made(name, (HERE / name).read_bytes()) for name in ("machine.py", "agent.py", "guest.py")]
     made.append(_made("builder.tar.gz", _builder()))
     if uv := _uv():
         made.append(_lying(f"uv-{platform.machine()}", uv))

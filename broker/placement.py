@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 import sqlalchemy as sa
@@ -18,6 +18,11 @@ from providers import base
 
 IMAGES = "x86_64"
 ASKED_FOR = ("its price is being asked for: load this page again in a moment",)
+OWN_SERVER = (
+    "nothing is bought: it costs what it costs you already",
+    "you start it by pasting one line into its shell, and it goes on running afterwards",
+    "runs as you: the code can read your files there, and reach the cloud's metadata and your other processes",
+)
 HISTORY = 20  # newest launches that an expectation is made from
 
 
@@ -26,6 +31,7 @@ class Place:
     """One line of the choice: where, for how much, how soon, or why not."""
 
     name: str
+    """The backend's; and behind a slash the offer, where it is a server of the person's own."""
     title: str
     closed: str | None
     """Why it cannot be chosen, in a sentence; None where it can."""
@@ -42,11 +48,13 @@ class Place:
     """The same in words: an hour, the most that a launch may come to, and who says so."""
     ready_seconds: float | None
     """Median of what it took lately; None where it was never tried."""
+    own: bool = False
+    """A server of the person's own, which only they choose."""
 
 
 def places(service: Service, person: Person) -> list[Place]:
     """Every backend, those that can be chosen first. Asks no cloud."""
-    found = [_place(service, person, backend) for backend in backends.offered(service)]
+    found = [place for backend in backends.offered(service) for place in _places(service, person, backend)]
     return sorted(found, key=lambda place: place.closed is not None)
 
 
@@ -71,7 +79,9 @@ def next_offer(service: Service, launch: Launch, account: backends.Account) -> b
     )
     tried = orders.tried(service, launch)
     found = account.offers(wanted)
-    found = [offer for offer in found if _runs(launch, offer)]
+    if launch.offer:
+        return _own_server(launch, found, tried)
+    found = [offer for offer in found if _runs(launch, offer) and not offer.taken]
     fresh = [offer for offer in found if offer.id not in tried and (launch.spot or not offer.risk)]
     limits, now = orders.limits(service, launch), service.now()
     if offers := budgets.affordable(ranked(service, launch, fresh), limits, now, launch.deadline_at):
@@ -83,6 +93,19 @@ def next_offer(service: Service, launch: Launch, account: backends.Account) -> b
     if not tried and (much := resources.shown(wanted)):
         raise errors.NoOfferLeft(f"Nothing there has {much}. Ask for less, or choose another place.")
     raise errors.NoOfferLeft(launch.message or None)
+
+
+def _own_server(launch: Launch, found: Sequence[base.Offer], tried: Sequence[str]) -> base.Offer:
+    """The one that was named and no other: nobody else's machine, and none to buy."""
+    if launch.offer in tried:
+        raise errors.NoOfferLeft(launch.message or None)
+    for offer in found:
+        if offer.taken and offer.id == launch.offer:
+            return offer
+    raise errors.NoOfferLeft(
+        "The server that you chose is not there any more, does not run, or is smaller than what was asked for. "
+        "Start it on the cloud's dashboard, or choose another place."
+    )
 
 
 def _runs(launch: Launch, offer: base.Offer) -> bool:
@@ -103,6 +126,21 @@ def ranked(service: Service, launch: Launch, offers: Sequence[base.Offer]) -> li
         return known is None, known or 0
 
     return sorted(offers, key=place)
+
+
+def _places(service: Service, person: Person, backend: backends.Backend) -> list[Place]:
+    """The backend, and after it the servers of their own that were there when its cloud was last asked."""
+    place = _place(service, person, backend)
+    menu = menus.known(service, backend, connections.for_backend(service, person, backend))
+    own = [offer for offer in menu.offers if offer.taken] if menu and place.closed is None else []
+    about = {"connect": "", "confined": False, "price_per_hour": Decimal(0), "price": OWN_SERVER, "own": True}
+    return [
+        place,
+        *(
+            replace(place, name=f"{place.name}/{each.id}", title=f"{place.title}: {each.title}", **about)
+            for each in own
+        ),
+    ]
 
 
 def _place(service: Service, person: Person, backend: backends.Backend) -> Place:

@@ -37,6 +37,7 @@ class Wish:
     ref: str | None = None
     path: str | None = None
     backend: str | None = None
+    """A place as `placement.places` names it: a backend, or a server of the person's own there."""
     name: str | None = None
     hours: float | None = None
     cpu: float | None = None
@@ -65,6 +66,12 @@ class Wish:
     """Build the image, start nothing."""
 
     @property
+    def place(self) -> tuple[str | None, str]:
+        """The backend, and the offer of a server of the person's own that is named behind a slash; empty for none."""
+        name, _, offer = (self.backend or "").partition("/")
+        return name or None, offer
+
+    @property
     def resources(self) -> base.Resources:
         """What is asked for; None is for others to say."""
         return base.Resources(
@@ -85,7 +92,7 @@ def require_consent(
     if wish.consent is True or wish.consent == found.commit:
         with service.db.transaction() as session:
             session.merge(Consent(person=key[0], repo_url=key[1], commit=key[2], at=service.now()))
-    elif not backend.provider.confined and not consented(service, person, found):
+    elif (wish.place[1] or not backend.provider.confined) and not consented(service, person, found):
         raise errors.ConsentNeeded
 
 
@@ -193,12 +200,15 @@ def row(
     path = wish.path if wish.path is not None else _asked_to_open(found)
     budget = _budget(wish)
     money = _money(wish, budget, others)
+    _, offer = wish.place
     return Launch(
         id=wish.launch_id or crypto.new_id(12),
         person=person.id,
         # Two of nobody's may have no name in common: the second would be given the first one's session.
         name=wish.name or f"{found.slug[:40]}-{wish.launch_id or crypto.new_id(6)}",
-        fingerprint=_fingerprint(found.repo_url, found.commit, path, backend.name, asdict(has), *money),
+        fingerprint=_fingerprint(
+            found.repo_url, found.commit, path, backend.name, asdict(has), *money, *filter(None, [offer])
+        ),
         spec=found.spec_string,
         repo_url=found.repo_url,
         web_url=found.web_url,
@@ -219,7 +229,8 @@ def row(
         currency=budget.currency if budget else "USD",
         prefer=wish.prefer,
         spot=wish.spot,
-        hedged=wish.hedge,
+        hedged=wish.hedge and not offer,  # nobody has two
+        offer=offer,
         elsewhere=[other.name for other in others],
         idle_minutes=backend.setting.idle_minutes or chosen.idle_minutes,
         asked_from=wish.asked_from,

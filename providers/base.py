@@ -91,6 +91,12 @@ class Offer:
     """Who says this price, in a few words; empty where it is unknown."""
     price_as_of: str = ""
     """The day it was read, as `2026-11-28`."""
+    taken: bool = False
+    """A machine of the account's own that runs already: nothing is bought, and it is never changed or ended.
+
+    Only its person may choose it, and only they can start the agent there: `provision` notes who runs on it, for one order at
+    a time, and `terminate` gives that note back. Such offers come last.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ def request(service: Service, person: people.Person, wish: wishes.Wish) -> tuple
         return known, False
     opener = wishes.opener(service, person, wish)
     found = repo_access.resolve(service, person, service.repos.parse(wish.repo, wish.ref or None), opener)
-    backend = placement.choose(service, person, wish.backend)
+    backend = placement.choose(service, person, wish.place[0])
     backend.require_recent_sign_in(service, person)
     policy.check(service, found, backend)
     wishes.require_consent(service, person, wish, found, backend)
@@ -82,6 +82,7 @@ def _reconnected(running: Launch, asked: Launch) -> Launch:
                 ("the commit", running.commit[:7], asked.commit[:7]),
                 ("the path", running.path, asked.path),
                 ("the place", running.backend, asked.backend),
+                ("the server of your own", running.offer, asked.offer),
                 ("the time limit", f"{running.hours:g} h", f"{asked.hours:g} h"),
                 ("the budget", _budget(running), _budget(asked)),
                 ("the order of offers", running.prefer, asked.prefer),

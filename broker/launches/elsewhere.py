@@ -56,6 +56,7 @@ def _moved(
         "backend": backend.name,
         "connection_id": connection.id if connection else None,
         "elsewhere": left,
+        "offer": "",
         "hours": min(launch.hours, longest),
         "idle_minutes": backend.setting.idle_minutes or service.settings.idle_minutes,
         "seated_at": None,

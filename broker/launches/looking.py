@@ -9,6 +9,10 @@ from broker.models import Launch, Order
 from broker.service import Service
 from providers import base
 
+NOT_PASTED = (
+    "The line was not pasted into your server in time, or could not start there. Nothing was bought. Launch again."
+)
+
 
 def trouble(service: Service, launch: Launch, order: Order) -> errors.LaunchFailed | None:
     """Why no session will come of this order any more; None while one may. Asks the cloud; raises ProviderError."""
@@ -21,7 +25,9 @@ def trouble(service: Service, launch: Launch, order: Order) -> errors.LaunchFail
         for minutes in (service.settings.boot_minutes, service.settings.build_minutes, service.settings.silence_minutes)
     )
     if order.enrolled_at is None and now - began > boot:
-        return errors.BootTimeout(consoles.never_reported(service, order))
+        return errors.BootTimeout(
+            NOT_PASTED if orders.offered(order).taken else consoles.never_reported(service, order)
+        )
     if now - began > boot + build:
         return errors.BuildTimeout()
     if now - (order.agent_seen_at or began) > silence:

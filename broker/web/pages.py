@@ -127,14 +127,19 @@ def _unknown_places(filled: views.Filled, places: list[placement.Place]) -> dict
     unknown = [name for name in (filled.typed["backend"], *filled.backends) if name and name not in known]
     if not unknown:
         return {}
+    if unknown[0].partition("/")[0] in known:
+        return {
+            "backend": "That server of yours is not known here yet, or does not run. Load this page again in a moment."
+        }
     named = ", ".join(f"“{name[:40]}”" for name in dict.fromkeys(unknown))
     return {"backend": f"The link asks for {named}, which is no place to run here. Choose one of these."}
 
 
 def _chosen(places: list[placement.Place], asked: str) -> str:
-    """The place that is marked: the one asked for where it can be had, else the first that can."""
-    opened = [place.name for place in places if place.closed is None]
-    return asked if asked in opened else next(iter(opened), "")
+    """The place that is marked: the one asked for where it can be had, else the first that can; never a server of their own
+    for a place to buy, nor the other way round, without their word."""
+    opened = [place.name for place in places if place.closed is None and (not place.own or place.name == asked)]
+    return asked if asked in opened or "/" in asked else next(iter(opened), "")
 
 
 async def _typed_in_form(request: Request) -> views.Filled:
@@ -181,7 +186,13 @@ def _field(error: Exception) -> str:
 
 def _ask_consent(request: Request, at: deps.At, asking: deps.Asking, filled: views.Filled) -> HTMLResponse:
     found = repo_access.resolve(at, asking, at.repos.parse(filled.typed["repo"], filled.typed["ref"] or None))
-    context = {"typed": filled.typed, "found": found, "edit": filled.link(), **views.described(found)}
+    context = {
+        "typed": filled.typed,
+        "found": found,
+        "edit": filled.link(),
+        "where": "your server" if "/" in filled.typed["backend"] else "this computer",
+        **views.described(found),
+    }
     return page(request, "consent.html", context)
 
 

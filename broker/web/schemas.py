@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from broker import budgets, errors, people, resources, sessions
+from broker import budgets, errors, pasting, people, resources, sessions
 from broker.models import Launch, State
 from broker.people import Person
 from broker.service import Service
@@ -40,7 +40,7 @@ class LaunchRequest(BaseModel):
     repo: str = Field(min_length=1, max_length=2000)
     ref: str | None = Field(None, max_length=500)
     path: str | None = Field(None, max_length=2000)
-    backend: str | None = Field(None, max_length=64)
+    backend: str | None = Field(None, max_length=128)
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     hours: float | None = Field(None, gt=0, le=24 * 30)
     cpu: float | None = Field(None, gt=0, le=10_000)
@@ -95,13 +95,15 @@ def launch_json(service: Service, person: Person, launch: Launch) -> dict[str, A
         "spot": launch.spot,
         "hedge": launch.hedged,
         "elsewhere": launch.elsewhere,
+        "offer": launch.offer,
         "image": launch.image,
         "idle_minutes": launch.idle_minutes,
         "reason": launch.reason,
         "message": launch.message,
         **{name: iso(name) for name in ("created_at", "ready_at", "stopped_at", "deadline_at", "last_activity_at")},
     }
-    return {**shown, **(way_in(service, launch) if may_enter(person, launch) else {})}
+    more = {**way_in(service, launch), **pasting.told(service, launch)} if may_enter(person, launch) else {}
+    return {**shown, **more}
 
 
 def may_enter(person: Person, launch: Launch) -> bool:

@@ -140,7 +140,7 @@ def again(found: Launch) -> str:
         repo=found.repo_url,
         ref="" if found.ref == "HEAD" else found.ref,
         path=found.path,
-        backend=found.backend,
+        backend=f"{found.backend}/{found.offer}" if found.offer else found.backend,
         name="" if OWN_NAME.fullmatch(found.name) else found.name,
         budget="" if found.budget is None else f"{found.budget.normalize():f} {found.currency}",
         prefer=found.prefer if found.prefer != "price" else "",

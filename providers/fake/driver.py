@@ -237,6 +237,7 @@ def _offer(found: Mapping[str, Any]) -> Offer:
         zone=found["zone"],
         usual_seconds=found["usual_seconds"],
         risk=found.get("risk", ""),
+        taken=found.get("taken", False),
         **PRICES,
     )
 

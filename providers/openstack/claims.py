@@ -57,16 +57,18 @@ class Claim:
     asked: datetime
     holder: str
     state: State
+    server: str = ""
+    """The server of its person's own that the order runs on, where it buys none (`taking`)."""
 
     def settled(self, now: datetime) -> bool:
         """Whether nothing that was sent under it can be on its way any more."""
         return self.state is not State.BEGUN or now - self.asked > timedelta(seconds=SETTLE_SECONDS)
 
 
-def take(services: Services, order: Order, number: int = 0) -> bool:
+def take(services: Services, order: Order, number: int = 0, *, server: str = "") -> bool:
     """Whether the right with this number is the caller's; by one of all callers, ever. Raises ProviderError."""
     holder = secrets.token_hex(8)
-    body = _body(order, number, holder)
+    body = _body(order, number, holder) | ({"anybinder-server": server} if server else {})
     try:
         services.ask("image", "POST", "/images", body)
     except refusals.InUse:
@@ -88,6 +90,11 @@ def of_order(services: Services, order_id: str) -> list[Claim]:
 def of_broker(services: Services, broker: str) -> list[Claim]:
     """The same of all orders of this broker."""
     return [claim for claim in _listed(services, "anybinder-broker", broker) if claim.tag.broker == broker]
+
+
+def of_server(services: Services, server_id: str) -> list[Claim]:
+    """The claims of all orders, of whatever broker, that run on this server of the project's own."""
+    return [claim for claim in _listed(services, "anybinder-server", server_id) if claim.server == server_id]
 
 
 def say(services: Services, order: Order, number: int, state: State) -> None:
@@ -132,6 +139,7 @@ def _of(image: Mapping[str, Any], tag: Tag) -> Claim:
         asked=datetime.fromisoformat(image["anybinder-asked"]),
         holder=str(image.get("anybinder-holder", "")),
         state=State(image.get("anybinder-state", State.BEGUN)),
+        server=str(image.get("anybinder-server", "")),
     )
 
 

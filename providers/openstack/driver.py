@@ -29,6 +29,7 @@ from providers.openstack import (
     offers,
     refusals,
     servers,
+    taking,
     trying,
 )
 from providers.openstack.keystone import Cloudy
@@ -136,6 +137,12 @@ class OpenStackProvider(base.Provider):
             choices=("yes", "no"),
         ),
         base.Setting(
+            name="own_servers",
+            help="Whether people may also run on servers that they have made in their project themselves: yes or no.",
+            default="yes",
+            choices=("yes", "no"),
+        ),
+        base.Setting(
             name="credentials_page", help="Address of the dashboard's page where people make application credentials."
         ),
         base.Setting(
@@ -162,6 +169,7 @@ class OpenStackProvider(base.Provider):
         if not volume.isdigit():
             raise InvalidOrder("“volume_gb” is a number of GB, like 40.")
         self.volume_gb = int(volume)
+        self.own_servers = configuration.get("own_servers", "yes") != "no"
         self.choices = buying.Choices(image=configuration.get("image", ""), network=configuration.get("network", ""))
         self.identity_provider = configuration.get("identity_provider", "")
         self.protocol = configuration.get("protocol") or "openid"
@@ -196,18 +204,28 @@ class OpenStackProvider(base.Provider):
         raise InvalidOrder(f"{self.title} takes no connection of the kind “{kind}” here.")
 
     def offers(self, credential: base.Credential, resources: base.Resources) -> list[base.Offer]:
-        """Each flavor of the cloud that is large enough. What is beyond the quota is offered too, and says so."""
+        """Each flavor of the cloud that is large enough. What is beyond the quota is offered too, and says so.
+
+        After them the project's own servers that run and are large enough, which nobody need buy.
+        """
         with self._services(credential) as services:
             zone = self.configuration.get("zone", "")
-            return offers.listed(services, self.cloud, resources, zone=zone, volume_gb=self.volume_gb)
+            found = offers.listed(services, self.cloud, resources, zone=zone, volume_gb=self.volume_gb)
+            own = taking.offered(services, self.cloud, resources) if self.own_servers else []
+            return [*found, *own]
 
     def provision(self, credential: base.Credential, order: base.Order) -> base.Instance:
-        """See `buying` for the steps, and `claims` for why no order is bought twice."""
+        """See `buying` for the steps, and `claims` for why no order is bought twice; `taking` buys nothing."""
         with self._services(credential) as services:
+            if server := taking.server_of(order.offer.id):
+                return taking.taken(services, order, server)
             return buying.bought(services, self.cloud, self.choices, order)
 
     def describe(self, credential: base.Credential, instance_id: str) -> base.Instance:
         """One question while there is a machine."""
+        if taken := labels.order_taken(instance_id):
+            with self._services(credential) as services:
+                return taking.seen(services, taken)
         order_id = labels.order_of(instance_id)
         if not order_id:
             return base.Instance(id=instance_id, tag=None, state=base.InstanceState.GONE)
@@ -216,10 +234,13 @@ class OpenStackProvider(base.Provider):
                 return looking.instance(found)
             return ending.seen(services, order_id)
 
-    def terminate(self, credential: base.Credential, instance_id: str | None, order_id: str) -> None:  # noqa: ARG002
-        """By the order alone: the machine's name says nothing more."""
+    def terminate(self, credential: base.Credential, instance_id: str | None, order_id: str) -> None:
+        """By the order alone: a bought machine's name says nothing more. What runs on somebody's own server deletes none."""
         with self._services(credential) as services:
-            ending.ended(services, order_id)
+            if labels.order_taken(instance_id or ""):
+                taking.released(services, order_id)
+            else:
+                ending.ended(services, order_id)
 
     def instances(self, credential: base.Credential, broker: str) -> list[base.Instance]:
         """One for each order of which anything is left: a machine, a firewall, a claim."""

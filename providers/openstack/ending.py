@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from providers.base import Instance, InstanceState
-from providers.openstack import claims, groups, labels, looking, parts
+from providers.openstack import claims, groups, labels, looking, parts, taking
 from providers.openstack.services import Services
 
 
 def ended(services: Services, order_id: str) -> None:
     """Begin to end it. What cannot be deleted while its machine still ends is deleted by `seen`, or by the next call."""
     held = looking.of_order(services, order_id)
+    if held.taken:  # a server of somebody's own: not even one that bears our tag, by whatever hand, is deleted
+        taking.released(services, order_id)
+        return
     for claim in reversed(held.claims):  # the first one last: it says that this order was ever bought
         claims.give_back(services, claim.id)
     for server in held.servers:

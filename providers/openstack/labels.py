@@ -8,6 +8,8 @@ from typing import Any
 from providers.base import Tag
 
 NAME = "anybinder-"
+TAKEN = "taken-"
+"""What an order is called that runs on a server of its person's own. No verb that deletes knows this name."""
 
 
 def named(order_id: str) -> str:
@@ -18,6 +20,16 @@ def named(order_id: str) -> str:
 def order_of(name: str) -> str:
     """The order that is meant by such a name; empty where it is none of ours."""
     return name.removeprefix(NAME) if name.startswith(NAME) else ""
+
+
+def taken(order_id: str) -> str:
+    """What an order is called that bought nothing, and runs on a server of its person's own."""
+    return f"{TAKEN}{order_id}"
+
+
+def order_taken(name: str) -> str:
+    """The order that is meant by such a name; empty where it is another kind of name."""
+    return name.removeprefix(TAKEN) if name.startswith(TAKEN) else ""
 
 
 def text(tag: Tag) -> str:

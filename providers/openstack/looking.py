@@ -30,6 +30,11 @@ class Held:
         """Any of them says it."""
         return next((each.tag for each in (*self.servers, *self.claims, *self.parts)), None)
 
+    @property
+    def taken(self) -> bool:
+        """It runs on a server of its person's own: nothing was bought, so nothing is to be deleted."""
+        return any(claim.server for claim in self.claims)
+
 
 def of_order(services: Services, order_id: str) -> Held:
     """By its tag. Raises ProviderError: who cannot look at one kind of thing never says that nothing is there."""
@@ -59,6 +64,8 @@ def of_broker(services: Services, broker: str) -> list[Instance]:
 
 def instance_of(held: Held) -> Instance:
     """One order as one instance: its machine, or what is left of it or there of it so far."""
+    if held.taken:
+        return taken(held.claims)
     others = (*(f"server {server.id}" for server in held.servers[1:]), *(part.title for part in held.parts))
     if held.servers:
         return instance(held.servers, others)
@@ -79,6 +86,19 @@ def instance(found: list[Server], others: Iterable[str] = ()) -> Instance:
         detail=first.detail,
         created_at=first.created,
         parts=tuple(others),
+    )
+
+
+def taken(noted: list[Claim], server: tuple[InstanceState, str] = (InstanceState.RUNNING, "")) -> Instance:
+    """An order that runs on a server of its person's own, which is in this state."""
+    first = noted[0]
+    state, detail = server
+    return Instance(
+        id=labels.taken(first.tag.order),
+        tag=first.tag,
+        state=state,
+        detail=detail or "On a server of your own: nothing was bought",
+        created_at=first.asked,
     )
 
 
