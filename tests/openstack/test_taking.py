@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -224,9 +225,9 @@ class TestSweeping(OwnServers):
         began = len(gate.calls)
         (lost,) = reaper.sweep(at, everything=True)
         assert (lost.verdict, lost.instance.id) == ("unknown", f"taken-{order.id}")
-        at.now = lambda: dt.datetime.now(dt.UTC) + dt.timedelta(hours=5)
-        (over,) = reaper.sweep(at, everything=True)
-        assert over.verdict == "expired" and reaper.sweep(at, everything=True) == []
+        late = replace(at, now=lambda: dt.datetime.now(dt.UTC) + dt.timedelta(hours=5))
+        (over,) = reaper.sweep(late, everything=True)
+        assert over.verdict == "expired" and reaper.sweep(late, everything=True) == []
         assert shown(bed, server) == before and asked_of_nova(gate, began) == []
 
 
