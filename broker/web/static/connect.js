@@ -1,21 +1,7 @@
-// The pages work without this. Here: a copy button, and a word while somebody else is asked.
+// The pages work without this. Here: a word while somebody else is asked.
 
+import "./copying.js";
 import "./times.js";
-
-for (const button of document.querySelectorAll("[data-copy]")) {
-  const source = document.getElementById(button.dataset.copy), said = button.parentElement.querySelector("[data-copied]");
-  button.hidden = false;
-  button.addEventListener("click", async () => {
-    try {
-      await navigator.clipboard.writeText(source.value);
-      said.textContent = "Copied.";
-    } catch {
-      source.focus();
-      source.select();
-      said.textContent = "It is selected: copy it with Ctrl+C or ⌘C.";
-    }
-  });
-}
 
 const asked = [];
 for (const form of document.querySelectorAll("form[data-wait]")) {

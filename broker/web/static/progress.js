@@ -1,5 +1,6 @@
 // The page shows a launch without this. Here: its lines as they come, and the session as soon as it is ready.
 
+import { offerCopies } from "./copying.js";
 import { pageNow, replace, since } from "./times.js";
 
 const LINES_MOST = 2000, LOOK_EVERY = 5000, RETRY_AFTER = 3000;
@@ -114,6 +115,7 @@ function show(fresh) {
   page.dataset.over = over;
   replace("steps", fresh);
   replace("panel", fresh);
+  offerCopies();
   if (now === page.dataset.situation) return;
   page.dataset.situation = now;
   if (now === "ready") return watching ? enter() : void attend(); // the page may know before the stream has said so
