@@ -26,6 +26,7 @@ class State(enum.StrEnum):
     AUTHORIZED = "authorized"
     STARTING = "starting"
     READY = "ready"
+    FORWARDED = "forwarded"
     STOPPING = "stopping"
     STOPPED = "stopped"
 
@@ -193,6 +194,69 @@ class Order(Table):
             postgresql_where=sa.text("closed_at IS NULL"),
         ),
     )
+
+
+class Forward(Table):
+    """One try at a peer: a launch that another hub is asked to run."""
+
+    __tablename__ = "forwards"
+
+    id: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
+    launch_id: Mapped[str] = mapped_column(sa.ForeignKey("launches.id"), index=True)
+    peer: Mapped[str] = mapped_column(sa.String(31))
+    """Its name. What the peer is may have changed or gone since."""
+    connection_id: Mapped[str | None] = mapped_column(sa.String(12))
+    """The person's own account there, where it is asked with that."""
+    opened_at: Mapped[dt.datetime]
+    asked_at: Mapped[dt.datetime | None]
+    """When the peer was asked, written before it is: asked again it might run it twice."""
+    heard_at: Mapped[dt.datetime | None]
+    """When it last said anything."""
+    phase: Mapped[str] = mapped_column(sa.String(16), default="")
+    """How far it has come there, in BinderHub's word."""
+    way_in: Mapped[bytes | None] = mapped_column(sa.LargeBinary)
+    """Sealed: the session's address and token, as JSON. Erased when this is closed."""
+    ready_at: Mapped[dt.datetime | None]
+    looked_at: Mapped[dt.datetime | None]
+    """When the session was last asked whether it is there."""
+    silent_at: Mapped[dt.datetime | None]
+    """Since when it gave no answer that means something; None while it does."""
+    closing_at: Mapped[dt.datetime | None]
+    """When it was first asked to end."""
+    outcome: Mapped[str] = mapped_column(sa.String(16), default="")
+    """Why it was closed, in one word; `ended` where a session ran. Empty while it is open."""
+    closed_at: Mapped[dt.datetime | None]
+    lease: Mapped[str | None] = mapped_column(sa.String(16))
+    lease_until: Mapped[dt.datetime | None]
+    """Whoever reads its stream holds it, so that no two processes read one."""
+
+    __table_args__ = (
+        # One open try a launch: no launch runs twice.
+        sa.Index(
+            "uq_forwards_open",
+            "launch_id",
+            unique=True,
+            sqlite_where=sa.text("closed_at IS NULL"),
+            postgresql_where=sa.text("closed_at IS NULL"),
+        ),
+    )
+
+
+class Peer(Table):
+    """Another hub: what is known of how it is, and what it is where no setting says so."""
+
+    __tablename__ = "peers"
+
+    name: Mapped[str] = mapped_column(sa.String(31), primary_key=True)
+    setting: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON)
+    """As settings.PeerSetting; None where the settings name it."""
+    draining: Mapped[bool] = mapped_column(default=False)
+    standing: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """federation.health.Standing, as JSON."""
+    versions: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    providers: Mapped[list[Any]] = mapped_column(sa.JSON, default=list)
+    """Prefixes of the repository hosts that it knows."""
+    added_at: Mapped[dt.datetime]
 
 
 class Event(Table):

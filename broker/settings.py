@@ -26,6 +26,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from broker import addresses, admission
 from broker.home import default_home
+from federation import peers
 
 
 class ResourceSetting(BaseModel):
@@ -147,29 +148,68 @@ class IdentitySetting(BaseModel):
 
 
 class PeerSetting(BaseModel):
-    """Another hub that people have an account at, and can connect with a token of theirs."""
+    """Another hub that launches can be forwarded to, and where people may have an account."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")
-    """What it is called in addresses: lower-case letters, digits and hyphens."""
+    """What it is called in addresses and by `--on`: lower-case letters, digits and hyphens. No backend is called so."""
     title: str = ""
     """What pages call it. Empty: its host."""
     url: str
     """Its address, up to what stands before `/hub`: https, or http on this computer."""
+    binder_url: str = ""
+    """Where its BinderHub answers, where that is another address, like `https://hub.example.org/services/binder`."""
+    origins: tuple[str, ...] = ()
+    """Further origins that its sessions or members live on: `https://hub.example.org`, or `https://*.example.org`. It may
+    send nobody anywhere else."""
+    weight: float = Field(1, ge=0)
+    """Its share of what is forwarded, beside the others'. 0 sends nothing new there."""
+    publishes: bool = True
+    """What is launched there becomes public record, as on mybinder.org. Nothing private is sent to such a peer."""
+    anonymous: bool = True
+    """It runs things for people without an account there. If not, they connect a token of theirs first."""
+    terms_url: str = ""
+    """Its terms of use."""
+    privacy_url: str = ""
+    """Its privacy policy."""
+    build_token_secret: SecretStr = SecretStr("")
+    """Hexadecimal key of build tokens, where it shares one with this broker: then its rate limit does not count us."""
 
     @property
     def called(self) -> str:
         """What pages call it."""
         return self.title or urlsplit(self.url).netloc
 
-    @field_validator("url")
+    @field_validator("url", "binder_url")
     @classmethod
     def _url_takes_tokens(cls, url: str) -> str:
         address = urlsplit(url)
-        if not address.hostname or not addresses.takes_secrets(address):
+        if url and (not address.hostname or not addresses.takes_secrets(address)):
             raise ValueError("a peer's address begins with https://, as people's tokens are sent there.")
         return url.rstrip("/")
+
+    @field_validator("origins")
+    @classmethod
+    def _origins_can_be_believed(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if wrong := peers.origin_problem(origin):
+                raise ValueError(wrong)
+        return origins
+
+    @field_validator("build_token_secret")
+    @classmethod
+    def _secret_is_hexadecimal(cls, secret: SecretStr) -> SecretStr:
+        if re.fullmatch(r"([0-9a-fA-F]{2})*", secret.get_secret_value()) is None:
+            raise ValueError("it must be hexadecimal, as `openssl rand -hex 32` prints it.")
+        return secret
+
+    @field_validator("terms_url", "privacy_url")
+    @classmethod
+    def _pages_are_pages(cls, url: str) -> str:
+        if url and urlsplit(url).scheme not in ("https", "http"):
+            raise ValueError("the address of a page begins with https://.")
+        return url
 
 
 class KeycloakAdministrator(BaseSettings):
@@ -273,6 +313,9 @@ class Settings(BaseSettings):
 
     binder_backend: str = ""
     """The backend that `/build` and visitors who are not signed in run on. Empty: none, so such links only lead to the page."""
+    binder_peers: Literal["", "relay", "redirect"] = ""
+    """What `/build` does without `binder_backend`: `relay` launches at a peer and passes its events on, `redirect` sends the
+    client there. Empty: neither."""
     cors_allow_origin: str = ""
     """Which pages elsewhere may use `/build` and, with its token, a session: `*`, or one origin. Thebe and badges want `*`."""
     build_token_secret: SecretStr = SecretStr("")
@@ -336,7 +379,12 @@ class Settings(BaseSettings):
     hosts: Mapping[str, HostSetting] = {}
     """By prefix (`gh`, `gl` …): another address of a kind of repository host, a token for it, and what of it may run."""
     peers: tuple[PeerSetting, ...] = ()
-    """Other hubs that people may connect with a token of theirs."""
+    """Other hubs that launches can be forwarded to; `anybinder peers add` adds more."""
+    peer_look_seconds: float = 30
+    """How often peers are asked how they are."""
+    peer_session_minutes: float = 15
+    """How often a session at a peer is asked whether it is still there. Each time counts as activity for that hub's proxy, so
+    it is seldom."""
     local_tcp_servers: bool = False
     """On this computer, let a repository's `start` serve on a TCP port, which every user of this computer can open."""
     python_downloads: bool = False
@@ -374,6 +422,9 @@ class Settings(BaseSettings):
         known = [backend.name for backend in self.backends]
         if self.binder_backend and self.binder_backend not in known:
             raise ValueError(f"binder_backend {self.binder_backend!r} is none of the backends: {', '.join(known)}.")
+        called = [*known, *(peer.name for peer in self.peers)]
+        if twice := next((name for name in called if called.count(name) > 1), ""):
+            raise ValueError(f"two places to run are called {twice!r}: each backend and peer needs a name of its own.")
         for network in self.ban_networks:
             ipaddress.ip_network(network)
         names = [identity.name for identity in self.identities]

@@ -192,7 +192,6 @@ def _elsewhere(
         ways=tuple(Way(kind=kind, closed=None) for kind in module.kinds(service, person, name)),
         connection=theirs.get(word),
         sort=sort,
-        note="It can be connected and checked. Running things there comes later." if sort == "peer" else "",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from broker import connections, identity, launches, reaper, service, settings, signins
+from broker import connections, identity, launches, peers, reaper, service, settings, signins
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -21,12 +21,14 @@ def all_of(at: service.Service) -> Mapping[str, Callable[..., object]]:
         "tick": lambda: tick(at),
         "sweep": lambda: reaper.sweep(at) and None,
         "keep": lambda: keep(at),
+        "peers": lambda: peers.look(at) and None,
     }
 
 
 def every(chosen: settings.Settings) -> Mapping[str, float]:
     """The tasks that run by themselves, and how many seconds apart."""
-    return {"tick": chosen.tick_seconds, "sweep": chosen.sweep_seconds, "keep": KEEP_SECONDS}
+    looks = {"sweep": chosen.sweep_seconds, "peers": chosen.peer_look_seconds}
+    return {"tick": chosen.tick_seconds, "keep": KEEP_SECONDS, **looks}
 
 
 def tick(at: service.Service) -> None:
@@ -75,7 +77,7 @@ def worker_app() -> Celery:
             built.append(service.build(settings.current(), migrate=False))
         return built[0]
 
-    for name in ("advance", "tick", "sweep", "keep"):
+    for name in ("advance", "tick", "sweep", "keep", "peers"):
 
         def run(*args: str, name: str = name) -> None:
             all_of(at())[name](*args)

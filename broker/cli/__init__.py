@@ -295,9 +295,10 @@ def _table(titles: list[str], rows: list[list[str]], empty: str) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-from broker.cli import account, images, keycloak, keys, prices  # noqa: E402, F401 -- they use what is above
+from broker.cli import account, images, keycloak, keys, peers, prices  # noqa: E402, F401 -- they use what is above
 
 app.add_typer(images.app, name="images")
 app.add_typer(keycloak.app, name="keycloak")
 app.add_typer(keys.app, name="keys")
+app.add_typer(peers.app, name="peers")
 app.add_typer(prices.app, name="prices")

@@ -1,7 +1,4 @@
-"""Other hubs at which people have an account: their own token for it, kept sealed and checked.
-
-Nothing is launched there yet; the token is stored, and the hub asked whose it is and what it may do.
-"""
+"""People's own tokens at peers: kept sealed, checked, and shown to that peer and to nobody else."""
 
 from __future__ import annotations
 
@@ -12,8 +9,9 @@ import httpx
 
 from broker import connections, errors, people
 from broker.models import Connection
+from broker.peers import registry
 from broker.service import Service
-from broker.settings import PeerSetting
+from federation.peers import Peer
 from providers import base
 from providers import errors as clouds
 
@@ -48,7 +46,7 @@ def target_of(name: str) -> str:
 
 def listed(service: Service) -> dict[str, str]:
     """The peers that can be connected, by name, each with what pages call it."""
-    return {peer.name: peer.called for peer in service.settings.peers}
+    return {each.name: each.peer.title for each in registry.known(service)}
 
 
 def kinds(service: Service, person: people.Person, name: str) -> tuple[base.Kind, ...]:
@@ -77,7 +75,7 @@ def guide(service: Service, person: people.Person, name: str, kind: str) -> base
             "Copy it into the field below. It is sealed at once, and never shown again.",
         ),
         link=page,
-        link_title=f"Make a token at {peer.called}",
+        link_title=f"Make a token at {peer.title}",
         revoke=(f"Open {page} and revoke the token.",),
         narrows="A token can be limited by scopes, and by its end.",
     )
@@ -105,29 +103,29 @@ def check(service: Service, person: people.Person, connection_id: str) -> Connec
     return connections.get(service, person, connection_id)
 
 
-def _peer(service: Service, name: str) -> PeerSetting:
-    found = next((peer for peer in service.settings.peers if peer.name == name), None)
+def _peer(service: Service, name: str) -> Peer:
+    found = next((each.peer for each in registry.known(service) if each.name == name), None)
     if found is None:
         raise errors.NotFound("That hub is none of those that can be connected here. Ask who runs this broker.")
     return found
 
 
-def _asked(peer: PeerSetting, token: str) -> tuple[str, list[str]]:
+def _asked(peer: Peer, token: str) -> tuple[str, list[str]]:
     """Who the hub says it is, and its scopes. Redirects are not followed: the token goes to this hub only."""
     headers = {"Authorization": f"token {token}", "Accept": "application/json"}
     try:
         with httpx.Client(timeout=SECONDS, follow_redirects=False, trust_env=False) as client:
             answer = client.get(f"{peer.url}/hub/api/user", headers=headers)
     except httpx.HTTPError:
-        raise clouds.ProviderUnavailable(f"{peer.called} does not answer. Try again in a moment.") from None
+        raise clouds.ProviderUnavailable(f"{peer.title} does not answer. Try again in a moment.") from None
     if answer.status_code in (401, 403):
-        raise clouds.BadCredential(f"{peer.called} does not take this token. Make a new one.")
+        raise clouds.BadCredential(f"{peer.title} does not take this token. Make a new one.")
     try:
         row = json.loads(answer.content) if answer.status_code == 200 else {}
         return str(row["name"]), [str(scope) for scope in row.get("scopes") or ()]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise clouds.ProviderUnavailable(
-            f"{peer.called} does not answer as a JupyterHub does (status {answer.status_code}). Ask who runs it."
+            f"{peer.title} does not answer as a JupyterHub does (status {answer.status_code}). Ask who runs it."
         ) from None
 
 
