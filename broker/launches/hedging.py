@@ -56,11 +56,28 @@ def race(service: Service, launch: Launch, first: Order, second: Order) -> Next:
     for order, other in ((first, second), (second, first)):
         if order.server == "up":
             return _give_up(service, other, f"{order.offer['title']} is there first; the other machine is being ended.")
-    if second.instance is None:
-        return _buy(service, launch, second)
-    for order in (first, second):
+    for order in (
+        first,
+        second,
+    ):  # before the second is asked for: a cloud that sells nothing may go on like that for hours
         if trouble := looking.trouble(service, launch, order):
             return _give_up(service, order, f"{order.offer['title']} is given up: {trouble}")
+    if second.instance is None:
+        return buy(service, launch, second)
+    return Next(state=State.STARTING, wait=waits.LOOK_SECONDS)
+
+
+def buy(service: Service, launch: Launch, second: Order) -> Next:
+    """Ask the cloud for the second order, also where it is the only one left; given up where it cannot be had."""
+    asked_before = second.asked_at
+    try:
+        orders.buy(service, launch, second, connections.of_launch(service, launch, base.Purpose.LAUNCH))
+    except (clouds.ProviderUnavailable, errors.LeaseLost):
+        return Next(state=State.STARTING, wait=waits.RETRY_SECONDS)
+    except (errors.BrokerError, clouds.ProviderError) as refusal:
+        # Who was not let in has asked for nothing: what was asked for before, without an answer, may still be there.
+        refused = "" if second.asked_at == asked_before else refusal.reason
+        return _give_up(service, second, f"There is no second machine: {refusal}", refused=refused)
     return Next(state=State.STARTING, wait=waits.LOOK_SECONDS)
 
 
@@ -77,16 +94,6 @@ def end_given_up(service: Service, opened: Sequence[Order]) -> bool:
             gone = False
             log.warning("not_ended_yet", order=order.id, error=str(error))
     return gone
-
-
-def _buy(service: Service, launch: Launch, second: Order) -> Next:
-    try:
-        orders.buy(service, launch, second, connections.of_launch(service, launch, base.Purpose.LAUNCH))
-    except clouds.ProviderUnavailable:
-        return Next(state=State.STARTING, wait=waits.RETRY_SECONDS)
-    except (errors.BrokerError, clouds.ProviderError) as refusal:
-        return _give_up(service, second, f"There is no second machine: {refusal}", refused=refusal.reason)
-    return Next(state=State.STARTING, wait=waits.LOOK_SECONDS)
 
 
 def _give_up(service: Service, order: Order, why: str, *, refused: str = "") -> Next:

@@ -83,6 +83,8 @@ def await_agent(service: Service, launch: Launch) -> Next:
         if order.enrolled_at is None and isinstance(trouble, errors.BootTimeout | errors.InstanceLost):
             return _try_another(service, order, str(trouble))
         raise trouble
+    if order.instance is None:  # a second machine that outlived the first, and was not sold yet or the answer was lost
+        return hedging.buy(service, launch, order)
     hedging.end_given_up(service, opened)
     if hedging.is_due(service, launch, order):
         return hedging.order_second(service, launch)

@@ -118,6 +118,34 @@ def test_a_lost_answer_to_the_second_order_is_asked_for_again(slow: Bench, clock
     assert pair(slow, launch)[1].instance is not None
 
 
+def test_a_second_machine_that_cannot_be_asked_for_hides_nothing_of_the_first(slow: Bench, clock: Clock) -> None:
+    launch = slow.advance(slow.request(hedge=True))
+    slow.cloud.refuse("provision", *[clouds.ProviderUnavailable("No answer.")] * 500)
+    clock.move(seconds=USUAL + 1)
+    launch = slow.advance(launch)
+    pair(slow, launch)
+    clock.move(minutes=slow.at.settings.boot_minutes + 1)
+    launch = slow.advance(launch)
+    assert any(line.startswith("first is given up: ") for line in slow.said(launch))
+
+
+def test_a_second_machine_that_is_the_only_one_left_is_asked_for_until_it_is_there(slow: Bench, clock: Clock) -> None:
+    launch = slow.advance(slow.request(hedge=True))
+    slow.cloud.refuse("provision", *[clouds.ProviderUnavailable("No answer.")] * 2)
+    clock.move(seconds=USUAL + 1)
+    launch = slow.advance(launch)
+    first, second = pair(slow, launch)
+    enrol(slow, first)
+    report(slow, first, ("failed", "The disk is full."))
+    for _ in range(3):
+        clock.move(seconds=launches.waits.RETRY_SECONDS)
+        launch = slow.advance(launch)
+    assert slow.cloud.bought == [first.id, second.id]
+    up(slow, second)
+    sessions.tunnelled(slow.at, launch.id)
+    assert slow.advance(launch).state is State.READY
+
+
 # --- who stays ------------------------------------------------------------------------------------------------------
 
 

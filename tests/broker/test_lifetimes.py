@@ -28,6 +28,7 @@ from providers import base
 from providers.errors import BadCredential, ProviderUnavailable
 from providers.fake import FakeCloud
 from tests.broker.conftest import Bench, Clock
+from tests.doubles.desk_cloud import offer
 from tests.doubles.strict_cloud import LIVES, StrictCloud
 
 KEY = "a-key-of-adas-own-that-nobody-else-has"
@@ -427,3 +428,32 @@ def test_a_wrong_key_is_said_and_buys_nothing(fake: Accounts) -> None:
     found = fake.row(made)
     assert found.works is False
     assert found.trouble
+
+
+# --- a hedge whose account shuts -------------------------------------------------------------------------------------
+
+
+def test_a_lost_answer_is_not_forgotten_because_the_account_was_disconnected_afterwards(
+    accounts: Accounts, clock: Clock
+) -> None:
+    """The second machine was bought and its answer lost: that nobody may ask again is no word on whether it is there."""
+    cloud = accounts.cloud
+    cloud.lists_within = dt.timedelta(seconds=60)
+    cloud.menu = [offer("first", "0.10", usual_seconds=60), offer("second", "0.20")]
+    made = accounts.connects()
+    launch = accounts.bench.advance(accounts.asks(hedge=True))
+    cloud.lose("provision", ProviderUnavailable("No answer."))
+    clock.move(seconds=61)
+    launch = accounts.bench.advance(launch)
+    first, second = orders.opened(accounts.at, launch)
+    accounts.disconnects(made)
+    unlisted = cloud.instances_by_order.pop(second.id)
+    for _ in range(3):
+        clock.move(seconds=launches.waits.RETRY_SECONDS)
+        accounts.bench.advance(launch)
+    assert {order.id for order in orders.opened(accounts.at, launch)} == {first.id, second.id}
+    cloud.instances_by_order[second.id] = unlisted  # its list has caught up
+    clock.move(seconds=60)
+    launch = accounts.bench.advance(launch)
+    assert [order.id for order in orders.opened(accounts.at, launch)] == [first.id]
+    assert list(cloud.instances_by_order) == [first.id]
