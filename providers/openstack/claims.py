@@ -10,7 +10,7 @@ record without any content, so nothing is stored and nothing billed; it carries 
   ended says 409 to a new claim and 404 to a look: it is never bought again.
 - A claim whose holder died, or got no answer, must not block its order for good. After `SETTLE_SECONDS` nothing of it can
   be on its way any more: then the next number of the order's claims may be taken, again by one caller only. Where the cloud
-  itself answered that it could not, the holder says so in the claim, and the next may follow at once. Where the machine was
+  turned the request away, the holder says so in the claim, and the next may follow at once. Where the machine was
   bought it says that too: then nobody follows, also after somebody has deleted the machine.
 
 What may still happen twice is one request delivered twice by the network, or by Nova after more than that time: then two

@@ -16,7 +16,7 @@ PAGE = "Identity → Application Credentials"
 CANNOT = (
     "Touch any other service: object storage, load balancers, secrets, other people's rights.",
     "Make, change or read further credentials, or enter another of your projects.",
-    "Log in to your machines, make networks or addresses, or open a firewall: it cannot make a rule that lets anything in.",
+    "Log in to your machines, make {makes}, or open a firewall: it cannot make a rule that lets anything in.",
 )
 
 SCRIPT = """\
@@ -51,7 +51,9 @@ def application_credential(cloud: Cloud, trust: base.Trust) -> base.Guide:
             "Start machines there, each behind a firewall of its own that lets nothing in.",
             "Delete machines there, their firewalls, and the empty image records that orders are claimed by.",
         ),
-        cannot=CANNOT,
+        cannot=tuple(
+            each.format(makes="networks" if cloud.floating_network else "networks or addresses") for each in CANNOT
+        ),
         steps=(
             f"Open your project on the cloud's dashboard, {PAGE}, and choose “Create Application Credential”.",
             f"Name it “{name}”, and leave its secret empty: the cloud makes a good one.",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from providers.errors import InvalidOrder
-from providers.openstack import refusals
 from providers.openstack.services import Services
 
 AUTOMATIC = "auto_allocated_network"
@@ -34,10 +33,7 @@ def outside(services: Services, name: str) -> str:
 
 
 def _listed(services: Services) -> list[dict[str, Any]]:
-    listed = services.get("network", "/networks").get("networks")
-    if not isinstance(listed, list):
-        raise refusals.no_sense("network")
-    return listed
+    return services.every("network", "/networks", "networks")
 
 
 def _only(fitting: list[dict[str, Any]], what: str, found: list[dict[str, Any]]) -> str:

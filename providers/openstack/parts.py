@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from providers.base import Tag
-from providers.openstack import labels, refusals
+from providers.openstack import labels
+from providers.openstack.keystone import Query
 from providers.openstack.services import Services
 
 KINDS = {"floatingips": "floating address", "ports": "port", "security-groups": "security group"}
@@ -34,10 +35,8 @@ def listed(services: Services) -> list[Part]:
 
 def of_kind(services: Services, kind: str) -> list[Part]:
     """The same of one kind. Their rules and addresses, which make the lists long, are not asked for."""
-    asked = {"project_id": services.project, "fields": ["id", "description"]}
-    found = services.get("network", f"/{kind}", asked).get(kind.replace("-", "_"))
-    if not isinstance(found, list):
-        raise refusals.no_sense("network")
+    asked: Query = {"project_id": services.project, "fields": ["id", "description"]}
+    found = services.every("network", f"/{kind}", kind.replace("-", "_"), asked)
     tagged = ((str(each["id"]), labels.of_text(str(each.get("description") or ""))) for each in found)
     return [Part(kind=kind, id=each, tag=tag) for each, tag in tagged if tag is not None]
 
@@ -50,5 +49,6 @@ def delete(services: Services, found: Iterable[Part]) -> None:
 
 
 def _kinds(services: Services) -> list[str]:
-    """Cards and addresses only where the token could have made any: an access rule more than usual lets it."""
-    return [kind for kind in KINDS if kind == "security-groups" or services.allows("network", "POST", f"/{kind}")]
+    """Cards and addresses only where the token may delete any, which takes an access rule more than usual: the launch's grant
+    has it, and the one for cleaning up, too, which may make none."""
+    return [kind for kind in KINDS if kind == "security-groups" or services.allows("network", "DELETE", f"/{kind}/0")]

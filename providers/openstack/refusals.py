@@ -23,7 +23,8 @@ from providers.openstack import needs
 WORDS_MOST = 300  # characters of the cloud's own
 QUOTA = re.compile(r"quota|limit exceeded|maximum number|over ?limit", re.IGNORECASE)
 CAPACITY = re.compile(r"no valid host|not enough hosts|insufficient|out of capacity", re.IGNORECASE)
-IMAGE = re.compile(r"image", re.IGNORECASE)
+TURNED_AWAY = (429, 503)
+"""Too many, or nobody there to ask. After 500, 502 and 504 a service may go on with it: they say that an answer was lost."""
 
 
 class Missing(InvalidOrder):
@@ -39,7 +40,7 @@ class NotSupported(InvalidOrder):
 
 
 class Answered(ProviderUnavailable):
-    """The cloud itself said that it could not, so nothing of it goes on behind; repeating is safe."""
+    """The request was turned away before anything was done, so nothing of it goes on behind; repeating is safe."""
 
 
 def read(answer: requests.Response) -> dict[str, Any]:
@@ -64,7 +65,8 @@ def meant(answer: requests.Response, rule: Mapping[str, str], rules: list[Mappin
     if status == 501:
         return NotSupported(f"The cloud cannot do {asked} at all.")
     if status == 429 or status >= 500:
-        return Answered(f"The cloud answers {status}{_quoted(said)} to {asked}. That is for now only: try again later.")
+        kind = Answered if status in TURNED_AWAY else ProviderUnavailable
+        return kind(f"The cloud answers {status}{_quoted(said)} to {asked}. That is for now only: try again later.")
     if CAPACITY.search(said):
         return NoCapacity(f"The cloud has no room for this machine now{_quoted(said)}. Another size may fit.")
     if status == 413 or (status in (403, 409) and QUOTA.search(said)):

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from providers.base import Connection, InstanceState
+from providers.base import Connection, InstanceState, Purpose
 from providers.contract.fixtures import Fixtures
 from providers.openstack import OpenStackProvider, claims, needs, servers
 from tests.openstack.conftest import soon
@@ -111,6 +111,38 @@ class TestAddresses(OnTheBed):
     """Where the operator says that nothing dials out without one."""
 
     settings = {"floating_network": "public"}
+
+    @pytest.fixture
+    def reaping(self, bed, project, provider):
+        """Of the second application credential, which may look and delete only."""
+        rules = needs.rules(purpose=Purpose.REAP, addresses=True)
+        told = {"access_rules": rules, "expires_at": soon(days=1), "secret": secrets.token_urlsafe(32)}
+        made = bed.application_credential(project.user, project.id, **told)
+        connection = Connection(kind="application_credential", settings={"id": made.id}, secret=made.secret)
+        return provider.sign_in(connection, None)
+
+    @pytest.fixture
+    def given_back(self, bed, project):
+        def given_back(order):
+            """What Neutron's operator sees of it, of every kind that is billed or named."""
+            kinds = ("floatingips", "ports", "security-groups")
+            lists = (bed.ask("GET", f"/v2.0/{kind}?project_id={project.id}", of="network").json() for kind in kinds)
+            left = [each for told in lists for found in told.values() for each in found]
+            return not any(order in (each["description"] or "") for each in left)
+
+        return given_back
+
+    def test_the_grant_that_only_cleans_up_gives_back_card_and_address(self, provider, buy, reaping, wait, given_back):
+        bought = buy()
+        (listed,) = provider.instances(reaping, bought.tag.broker)
+        assert {part.rpartition(" ")[0] for part in listed.parts} == {"floating address", "port", "security group"}
+
+        def gone():
+            provider.terminate(reaping, bought.id, bought.tag.order)
+            return provider.describe(reaping, bought.id).state is InstanceState.GONE
+
+        wait(gone, "it is gone")
+        assert given_back(bought.tag.order)
 
     def test_a_machine_has_an_address_that_is_given_back_with_it(self, provider, credential, buy, end, bed, project):
         bought = buy()

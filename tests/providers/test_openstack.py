@@ -211,6 +211,9 @@ class Listener:
             def do_GET(self) -> None:
                 self.do_POST()
 
+            def do_PATCH(self) -> None:
+                self.do_POST()
+
             def do_POST(self) -> None:
                 listener.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
                 listener.answer(self)

@@ -8,6 +8,7 @@ import datetime as dt
 import json
 from decimal import Decimal
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -152,6 +153,7 @@ def test_addresses_have_rules_of_their_own_where_the_operator_wants_them_and_now
     told = OpenStackProvider({"preset": "jetstream2", "floating_network": "public"})
     with_addresses = told.guide("application_credential", TRUST, {})
     assert "floatingips" not in usual.script and '"POST", "path": "/v2.0/floatingips"' in with_addresses.script
+    assert "make networks or addresses" in usual.cannot[-1] and "addresses" not in with_addresses.cannot[-1]
 
 
 # --- how it is ------------------------------------------------------------------------------------------------------
@@ -268,6 +270,27 @@ def test_a_token_is_sent_to_no_service_in_clear_text(listener):
     assert listener.asked == []
 
 
+def test_what_a_neutron_tells_page_by_page_is_read_to_its_end(listener):
+    """Some give a hundred at a time; a firewall on the second page is left behind, and said to be gone, by who reads one."""
+    others = [{"id": f"g{number}", "description": "somebody's own"} for number in range(3)]
+    pages = {
+        "": {"security_groups": others, "security_groups_links": [{"rel": "next", "href": "…"}]},
+        "g2": {"security_groups": [{"id": "g3", "description": labels.text(TAG)}], "security_groups_links": []},
+    }
+
+    def answer(request: Any) -> None:
+        path, _, query = request.path.partition("?")
+        name = path.rpartition("/")[2]
+        if name == "security-groups":
+            return reply(request, 200, json.dumps(pages["".join(parse_qs(query).get("marker", []))]).encode())
+        names = {"images": "images", "detail": "servers", "ports": "ports", "floatingips": "floatingips"}
+        return reply(request, 200, json.dumps({names[name]: []}).encode())
+
+    listener.answer = answer
+    (found,) = listener.provider.instances(catalogued(listener), TAG.broker)
+    assert (found.tag, found.parts) == (TAG, ("security group g3",))
+
+
 def test_a_list_that_never_ends_is_given_up(listener):
     server = {"id": "s1", "metadata": {}}
     page = {"servers": [server], "servers_links": [{"rel": "next", "href": "…"}]}
@@ -381,3 +404,27 @@ def test_the_newest_stock_image_that_the_cloud_itself_publishes_or_the_configure
     Project(listener, IMAGES, [])
     with listener.provider._services(catalogued(listener)) as services:
         assert images.chosen(services, name, "")["id"] == image
+
+
+@pytest.mark.parametrize(
+    ("status", "at_once"), [(429, True), (503, True), (500, False), (502, False), (504, False)]
+)  # fmt: skip
+def test_only_a_request_that_was_turned_away_lets_the_next_caller_buy_at_once(listener, status, at_once):
+    """What stands before Nova answers 502 and 504 for what Nova goes on with: a second request would be a second machine."""
+    said = []
+
+    def answer(request: Any) -> None:
+        name = request.path.partition("?")[0].rpartition("/")[2]
+        if request.command == "PATCH":
+            said.extend(json.loads(request.rfile.read(int(request.headers["content-length"]))))
+            return reply(request, 200, b"{}")
+        if request.command == "GET":
+            return reply(request, 200, json.dumps({name: {"images": IMAGES, "networks": [MINE]}[name]}).encode())
+        if name == "servers":
+            return reply(request, status, b"")
+        return reply(request, 201, json.dumps({"id": "c1", "security_group": {"id": "g1"}}).encode())
+
+    listener.answer = answer
+    with pytest.raises(ProviderUnavailable, match=f"answers {status}"):
+        listener.provider.provision(catalogued(listener), ORDER)
+    assert [each["value"] for each in said] == (["over"] if at_once else [])
