@@ -15,6 +15,7 @@ from broker.models import Launch
 from broker.people import Person
 from broker.service import Service
 from providers import base
+from providers import errors as clouds
 
 IMAGES = "x86_64"
 ASKED_FOR = ("its price is being asked for: load this page again in a moment",)
@@ -82,6 +83,9 @@ def next_offer(service: Service, launch: Launch, account: backends.Account) -> b
     if launch.offer:
         return _own_server(launch, found, tried)
     found = [offer for offer in found if _runs(launch, offer) and not offer.taken]
+    if found and all(offer.beyond for offer in found):
+        raise clouds.QuotaExceeded(found[0].beyond)
+    found = [offer for offer in found if not offer.beyond]
     fresh = [offer for offer in found if offer.id not in tried and (launch.spot or not offer.risk)]
     limits, now = orders.limits(service, launch), service.now()
     if offers := budgets.affordable(ranked(service, launch, fresh), limits, now, launch.deadline_at):

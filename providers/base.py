@@ -87,6 +87,8 @@ class Offer:
     """`x86_64` or `arm64`, as machines call themselves; empty where the provider cannot say."""
     risk: str = ""
     """What may happen to it that happens to no other, in a sentence (a spot machine may be taken away); empty: nothing."""
+    beyond: str = ""
+    """Which limit of the account it does not fit into now, in a sentence that says what to do; empty where none is known."""
     price_source: str = ""
     """Who says this price, in a few words; empty where it is unknown."""
     price_as_of: str = ""

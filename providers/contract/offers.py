@@ -46,6 +46,7 @@ class OfferContract(Fixtures):
             assert offer.architecture in ("", "x86_64", "arm64"), offer
             assert offer.usual_seconds is None or offer.usual_seconds > 0, offer
             assert not offer.risk or offer.risk.endswith("."), f"{offer.id}: a risk is a sentence"
+            assert not offer.beyond or offer.beyond.endswith("."), f"{offer.id}: a limit is said in a sentence"
 
     def test_what_may_be_taken_away_says_so(self, provider, credential):
         for offer in provider.offers(credential, Resources()):

@@ -204,7 +204,7 @@ class OpenStackProvider(base.Provider):
         raise InvalidOrder(f"{self.title} takes no connection of the kind “{kind}” here.")
 
     def offers(self, credential: base.Credential, resources: base.Resources) -> list[base.Offer]:
-        """Each flavor of the cloud that is large enough. What is beyond the quota is offered too, and says so.
+        """Each flavor of the cloud that is large enough. What is beyond the quota is among them, and says so.
 
         After them the project's own servers that run and are large enough, which nobody need buy.
         """

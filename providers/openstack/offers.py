@@ -22,7 +22,7 @@ USUAL_BOOT_SECONDS = 90.0  # a guess until our own history of the backend says b
 def listed(services: Services, cloud: Cloud, asked: Resources, *, zone: str, volume_gb: int) -> list[Offer]:
     """The cheapest first, what has no known price last, and by size among equals.
 
-    What is beyond the project's quota is offered too, and says so: another machine of the project may end meanwhile.
+    What is beyond the project's quota is among them, for its price, and says so.
     """
     room = _room(services)
     found = (offer_of(flavor, cloud, room=room, zone=zone, volume_gb=volume_gb) for flavor in flavors(services))
@@ -52,7 +52,7 @@ def offer_of(flavor: Mapping[str, Any], cloud: Cloud, *, room: Mapping[str, int]
         zone=zone or None,
         usual_seconds=USUAL_BOOT_SECONDS,
         architecture=cloud.architecture,
-        risk=_beyond(cpus, memory, room),
+        beyond=_beyond(cpus, memory, room),
     )
     price = rate.price(cpus) if rate else None
     if rate is None or price is None:
@@ -97,7 +97,12 @@ def _room(services: Services) -> dict[str, int]:
 def _beyond(cpus: int, memory: int, room: Mapping[str, int]) -> str:
     needed = {"machines": 1, "vCPUs": cpus, "MiB of memory": memory}
     short = [what for what, much in needed.items() if what in room and room[what] < much]
-    return f"Your project's quota has room for {room[short[0]]} more {short[0]} only." if short else ""
+    if not short:
+        return ""
+    return (
+        f"Your project's quota has room for {room[short[0]]} more {short[0]} only. "
+        "End something there, or ask the cloud for more."
+    )
 
 
 def _cheapest(offer: Offer) -> tuple[Decimal | float, float, int, str]:

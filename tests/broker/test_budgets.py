@@ -14,6 +14,8 @@ from broker import budgets, errors, launches, orders
 from broker.models import Launch, Order, State
 from providers import base
 from providers import errors as clouds
+from providers.openstack.clouds import presets
+from providers.openstack.offers import offer_of
 from tests.broker.conftest import Bench, Clock
 from tests.doubles.desk_cloud import DeskCloud, offer
 
@@ -232,6 +234,22 @@ def test_machines_that_may_be_taken_away_are_only_for_who_takes_them(bench: Benc
     bench.advance(bench.request(name="a"))
     bench.advance(bench.request(name="b", spot=True))
     assert [order.offer["id"] for order in all_orders(bench)] == ["plain", "spot"]
+
+
+def test_a_project_whose_quota_is_full_is_told_so_and_not_to_take_other_machines(bench: Bench) -> None:
+    flavor = {"id": "f1", "name": "m3.small", "vcpus": 2, "ram": 4096, "disk": 20}
+    full = offer_of(flavor, presets()["jetstream2"], room={"machines": 0}, zone="", volume_gb=0)
+    bench.cloud.menu = [full]
+    launch = bench.until_stopped(bench.request())
+    assert (launch.reason, bench.cloud.bought) == ("quota", [])
+    assert "quota has room for 0 more machines only. End something there" in launch.message
+
+
+def test_what_the_quota_has_no_room_for_is_passed_over(bench: Bench) -> None:
+    bench.cloud.menu = [offer("large", "0.10", beyond="The quota has room for 0 more."), offer("small", "0.30")]
+    bench.advance(bench.request(name="a"))
+    bench.advance(bench.request(name="b", spot=True))
+    assert [order.offer["id"] for order in all_orders(bench)] == ["small", "small"]
 
 
 # --- the order of offers --------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def test_a_flavor_without_a_disk_boots_from_a_volume_and_the_order_remembers_how
     ],
 )
 def test_what_is_beyond_the_quota_is_offered_and_says_so(room, says):
-    assert says in offered(room=room).risk and bool(says) == bool(offered(room=room).risk)
+    assert says in offered(room=room).beyond and bool(says) == bool(offered(room=room).beyond)
 
 
 def test_what_is_offered_is_large_enough():
