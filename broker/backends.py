@@ -33,8 +33,6 @@ class Backend:
         visiting = person.anonymous and self.name == service.settings.binder_backend
         if not visiting and (refusal := admission.refusal(self.setting.open_to, person)):
             return refusal
-        if not self.provider.buys:
-            return "Accounts can be connected and checked here. It cannot start machines yet."
         if not self.provider.confined:
             if service.settings.served or person.anonymous:
                 return "It would run a stranger's code as the person who runs this broker, so it is not offered here."

@@ -54,7 +54,7 @@ def want(service: Service, backend: backends.Backend, connection: Connection | N
 
 
 def fill(service: Service) -> int:
-    """Ask for everything that is wanted; how many were asked. Takes as long as clouds do. Raises nothing of theirs."""
+    """Ask for everything that is wanted; how many were asked. Takes as long as clouds do. Whatever they raise ends here."""
     wanted = list(service.menus_wanted)
     service.menus_wanted.difference_update(wanted)
     for key in wanted:
@@ -73,7 +73,9 @@ def _ask(service: Service, backend_name: str, connection_id: str) -> tuple[base.
         return tuple(account.offers(base.Resources(**backend.setting.resources.model_dump())))
     except (clouds.ProviderError, errors.BrokerError) as refusal:
         log.info("no_menu", backend=backend_name, connection=connection_id, why=str(refusal))
-        return ()
+    except Exception:  # an error of a provider's own: whoever asks for all of them would ask for none any more
+        log.exception("no_menu", backend=backend_name, connection=connection_id)
+    return ()
 
 
 def _key(backend: backends.Backend, connection: Connection | None) -> tuple[str, str]:

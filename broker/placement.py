@@ -190,7 +190,7 @@ def _closed(service: Service, person: Person, backend: backends.Backend) -> str 
 
 
 def _connect(person: Person, backend: backends.Backend) -> str:
-    """Also where machines cannot be started yet: an account can be connected and checked all the same."""
+    """Also where it is closed for another reason than who they are: an account can be connected and checked all the same."""
     admitted = not person.anonymous and admission.admits(backend.setting.open_to, person)
     usable = backend.asks_for_account and admitted and backend.kinds_for(person)
     return f"/connect/{backend.name}" if usable else ""

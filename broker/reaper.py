@@ -195,7 +195,7 @@ def _told(service: Service, names: Mapping[str, str], found: Finding) -> dict[st
 
 def _count_unasked(service: Service) -> None:
     unasked = [station.backend.name for station, _ in rounds.unasked(service)]
-    for backend in rounds.buying(service):
+    for backend in backends.offered(service):
         metrics.UNASKED.labels(backend.name).set(unasked.count(backend.name))
 
 

@@ -193,7 +193,7 @@ def everywhere(service: Service, *, rarely: bool = False) -> list[Station]:
     `rarely`: leave out those where the table knows of no purchase and that were looked into lately.
     """
     found: list[Station] = []
-    for backend in buying(service):
+    for backend in backends.offered(service):
         rows: Iterable[Connection | None] = (None,)
         if backend.asks_for_account:
             rows = connections.to_sweep(service, backend, rarely=rarely)
@@ -208,8 +208,3 @@ def of(service: Service, person: people.Person) -> list[Station]:
         for station in everywhere(service)
         if station.connection is None or station.connection.person == person.id
     ]
-
-
-def buying(service: Service) -> list[backends.Backend]:
-    """The backends in which something may be."""
-    return [backend for backend in backends.offered(service) if backend.provider.buys]

@@ -165,7 +165,6 @@ def titles(service: Service, person: Person) -> dict[str, str]:
 
 def _of_backend(service: Service, person: Person, backend: backends.Backend, found: Connection | None) -> Target:
     admitted = admission.refusal(backend.setting.open_to, person)
-    buys = "" if backend.provider.buys else "It can be connected and checked. Starting machines there comes later."
     return Target(
         name=backend.name,
         word=_word(backend),
@@ -175,7 +174,7 @@ def _of_backend(service: Service, person: Person, backend: backends.Backend, fou
             Way(kind=kind, closed=admitted or _closed(service, backend, kind)) for kind in backend.kinds_for(person)
         ),
         connection=found,
-        note=admitted or buys,
+        note=admitted or "",
     )
 
 

@@ -371,8 +371,6 @@ class Provider(abc.ABC):
     """True where a machine that powers itself off is deleted with all of it that costs anything, so that the bill ends too."""
     user_data_most: ClassVar[int] = 16_384
     """Bytes of user data that the cloud takes, before any encoding of its own. EC2 takes the fewest of all."""
-    buys: ClassVar[bool] = True
-    """False where accounts can be connected and checked, and machines cannot be started yet."""
     lists_within: ClassVar[timedelta] = timedelta(0)
     """`instances()` shows everything whose creating call began longer ago than this. An empty list proves nothing sooner."""
 

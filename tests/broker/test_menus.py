@@ -75,3 +75,10 @@ def test_a_cloud_that_does_not_answer_leaves_the_price_unknown(bench: Bench, ref
     shown(bench)
     menus.fill(bench.at)
     assert shown(bench).price == ("price unknown",)
+
+
+def test_a_provider_that_breaks_keeps_no_other_from_being_asked(bench: Bench) -> None:
+    bench.cloud.refuse("offers", KeyError("InstanceTypes"))
+    shown(bench)
+    menus.fill(bench.at)
+    assert shown(bench).price == ("price unknown",)
