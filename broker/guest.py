@@ -20,6 +20,12 @@ import urllib.request
 
 PYTHON = (3, 11)
 PATH_MOST = 90  # characters of a socket's path; systems take 107
+AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
+PASSED_ON = (  # noqa: SIM905 -- thirty quotes say no more
+    "PATH LANG LC_ALL LC_CTYPE TZ USER LOGNAME SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE PIP_CERT "
+    "GIT_SSL_CAINFO NODE_EXTRA_CA_CERTS http_proxy https_proxy no_proxy all_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY"
+).split()
+"""All that programs of the session see of the shell that the line was pasted into: what else is there may be secret."""
 TOLD = ("broker", "order", "token", "until", "silence_seconds", "broker_key")
 
 
@@ -112,7 +118,10 @@ def run(told, home):
     path = os.path.join(home, "boot.json")
     put(path, json.dumps(boot).encode())
     # What programs keep in a home folder, as uv does, belongs to the session.
-    env = dict(os.environ, ANYBINDER_GUEST_HOME=home, HOME=folders["cache"])
+    env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    if os.path.exists(AUTHORITIES):
+        env.setdefault("SSL_CERT_FILE", AUTHORITIES)  # all that we start trusts whom this server trusts
+    env.update(ANYBINDER_GUEST_HOME=home, HOME=folders["cache"])
     command = [sys.executable, "-I", "-S", os.path.join(home, "agent.py"), path]
     agent = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=env, cwd=home)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -159,12 +168,10 @@ def put(path, content):
 
 
 def remove(folder):
-    """All of it, also where a program has taken its own right to write away."""
-
-    def permit(again, path, _fault):
-        with contextlib.suppress(OSError):
-            os.chmod(os.path.dirname(path), 0o700)
-            os.chmod(path, 0o700)
-            again(path)
-
-    shutil.rmtree(folder, onerror=permit)
+    """All of it, also where a program has taken its own right to write away; nothing that a link leads to."""
+    for place, folders, _ in os.walk(folder):
+        for each in (os.path.join(place, name) for name in folders):
+            if not os.path.islink(each):
+                with contextlib.suppress(OSError):
+                    os.chmod(each, 0o700)
+    shutil.rmtree(folder, ignore_errors=True)

@@ -32,7 +32,8 @@ print(json.dumps({"phase": "built", "message": "The environment is ready", "serv
 """
 SERVER = """\
 import http.server, os, socketserver, subprocess, sys
-os.makedirs("closed"); open("closed/file", "w").close(); os.chmod("closed", 0o500)
+os.makedirs("closed/inner"); open("closed/file", "w").close(); os.chmod("closed/inner", 0); os.chmod("closed", 0o500)
+os.symlink(os.environ["HOME"] + "/../../../..", "link")
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], start_new_session=True)
 class Hello(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -41,7 +42,7 @@ class Hello(http.server.BaseHTTPRequestHandler):
 class Server(socketserver.ThreadingUnixStreamServer): pass
 Server(os.environ["ANYBINDER_SOCKET"], Hello).serve_forever()
 """
-"""It leaves a folder without the right to write, and a daemon."""
+"""It leaves folders without the right to write or to look, a link to what is not its own, and a daemon."""
 
 
 class Guest:
@@ -124,6 +125,7 @@ def with_builder(program: str) -> bytes:
 
 def test_it_serves_as_its_person_and_at_the_end_nothing_of_it_is_left(guest: Guest) -> None:
     (guest.home / "thesis.txt").write_text("mine")
+    guest.home.chmod(0o755)
     guest.up()
     leg = guest.broker.take()
     leg.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -138,7 +140,8 @@ def test_it_serves_as_its_person_and_at_the_end_nothing_of_it_is_left(guest: Gue
     assert sorted(each.name for each in guest.home.iterdir()) == [".anybinder", "thesis.txt"]
     guest.broker.command = "stop"
     until(lambda: not guest.processes(), seconds=60, what="all has ended")
-    until(lambda: guest.left() == ["thesis.txt"], seconds=10, what=f"its folder is gone: {guest.left()}")
+    until(lambda: guest.left() == ["thesis.txt"], seconds=10, what="its folder is gone")
+    assert guest.home.stat().st_mode & 0o777 == 0o755
 
 
 def test_a_line_works_once(guest: Guest) -> None:
