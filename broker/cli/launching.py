@@ -83,14 +83,24 @@ def _as_json(at: client.Client, found: dict[str, Any]) -> int:
 
 def _show(at: client.Client, found: dict[str, Any]) -> dict[str, Any] | None:
     """A progress bar on a terminal, plain lines elsewhere. The ready line, or None where it failed."""
-    lines = at.events(found["id"])
-    for line in _bar(found, lines) if sys.stderr.isatty() else _plain(lines):
+    lines, own = at.events(found["id"]), bool(found.get("offer"))
+    for line in _bar(found, lines) if sys.stderr.isatty() and not own else _plain(lines):
+        if own and line["state"] == "starting":
+            own = not _told_to_paste(at, found["id"])
         if line["phase"] == "ready":
             return line
         if line["phase"] == "failed" or line["state"] == "stopped":
             say(f"Failed: {line['message']}")
             return None
     return None
+
+
+def _told_to_paste(at: client.Client, launch_id: str) -> bool:
+    """The line for the shell of a server of their own, on standard output, where one is waited for."""
+    line = at.call("GET", f"/api/launches/{launch_id}").get("paste")
+    if line:
+        print(line, flush=True)
+    return bool(line)
 
 
 def _plain(lines: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

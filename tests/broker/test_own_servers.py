@@ -12,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from broker import app, bootstrap, connections, errors, launches, menus, orders, parcels, people, placement, wishes
+from broker.cli import launching
 from broker.models import Launch, State
 from providers.fake.driver import KINDS
 from tests.broker import guests
@@ -175,3 +176,22 @@ def test_a_line_that_nobody_pastes_ends_the_launch_with_a_sentence_and_buys_noth
     assert ended.state is State.STOPPED and ended.message.startswith("The line was not pasted")
     assert [order.offer["id"] for order in all_orders(bench)] == ["server:1"]
     assert orders.opened(bench.at, launch) == []
+
+
+def test_the_command_line_prints_it_once(ada: TestClient, bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    launch = bench.advance(request(bench))
+
+    class Hub:
+        """The broker, as the command line asks it."""
+
+        def call(self, method: str, path: str) -> dict[str, Any]:
+            return ada.request(method, path).raise_for_status().json()
+
+        def events(self, launch_id: str) -> Iterator[dict[str, Any]]:
+            yield from bench.events(launch)
+            yield {**bench.events(launch)[-1], "phase": "failed", "message": "That was all."}
+
+    told = shown(ada, launch)
+    capsys.readouterr()
+    launching._show(Hub(), told)
+    assert capsys.readouterr().out == f"{told['paste']}\n"
