@@ -122,6 +122,7 @@ def run(told, home):
     if os.path.exists(AUTHORITIES):
         env.setdefault("SSL_CERT_FILE", AUTHORITIES)  # all that we start trusts whom this server trusts
     env.update(ANYBINDER_GUEST_HOME=home, HOME=folders["cache"])
+    env["PATH"] = os.path.join(home, "bin") + ":" + env.get("PATH", os.defpath)  # where uv is put
     command = [sys.executable, "-I", "-S", os.path.join(home, "agent.py"), path]
     agent = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=env, cwd=home)
     for number in (signal.SIGTERM, signal.SIGINT):

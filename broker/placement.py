@@ -22,7 +22,7 @@ ASKED_FOR = ("its price is being asked for: load this page again in a moment",)
 OWN_SERVER = (
     "nothing is bought: it costs what it costs you already",
     "you start it by pasting one line into its shell, and it goes on running afterwards",
-    "runs as you: the code can read your files there, and reach the cloud's metadata and your other processes",
+    "the code can read your files there, and reach the cloud's metadata and your other processes",
 )
 HISTORY = 20  # newest launches that an expectation is made from
 

@@ -161,7 +161,7 @@ def launch(service: Service, found: Launch, lines: list[dict[str, Any]] | None =
         **schemas.launch_json(service, Person(id=found.person), found),
         "situation": situation(found),
         "stop_wanted": found.stop_wanted,
-        "where": _title(service, found.backend),
+        "where": f"your server at {_title(service, found.backend)}" if found.offer else _title(service, found.backend),
         "paying": paying(service, found),
     }
     if lines is None:

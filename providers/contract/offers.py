@@ -17,7 +17,10 @@ class OfferContract(Fixtures):
     """Part of `ProviderContract`."""
 
     def test_offers_come_cheapest_first(self, provider, credential):
-        prices = [o.price_per_hour for o in provider.offers(credential, Resources()) if o.price_per_hour is not None]
+        offers = provider.offers(credential, Resources())
+        sold = [offer for offer in offers if not offer.taken]
+        assert offers[: len(sold)] == sold, "what nobody need buy comes last"
+        prices = [offer.price_per_hour for offer in sold if offer.price_per_hour is not None]
         assert prices == sorted(prices)
         assert all(isinstance(price, Decimal) and price >= 0 for price in prices)
 
@@ -50,7 +53,9 @@ class OfferContract(Fixtures):
 
     def test_what_may_be_taken_away_says_so(self, provider, credential):
         for offer in provider.offers(credential, Resources()):
-            assert offer.risk or not re.search(r"\b(spot|preemptible)", f"{offer.id} {offer.title}", re.I), offer
+            assert (
+                offer.taken or offer.risk or not re.search(r"\b(spot|preemptible)", f"{offer.id} {offer.title}", re.I)
+            ), offer
 
     def test_a_price_comes_with_its_source_and_its_day_or_is_unknown(self, provider, credential):
         """Nothing costs nothing: that something is free is told by somebody, too. What costs nothing has no day."""
@@ -82,7 +87,7 @@ class OfferContract(Fixtures):
 
 
 def one_of_each_zone(offers: list[Offer]) -> list[Offer]:
-    return list({offer.zone: offer for offer in offers}.values())
+    return list({offer.zone: offer for offer in offers if not offer.taken}.values())
 
 
 def is_a_day(text: str) -> bool:

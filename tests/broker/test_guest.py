@@ -25,7 +25,8 @@ from tests.waiting import until
 PATH = "/usr/bin:/bin"
 ORDINARY = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
 BUILDER = """\
-import json, os, sys
+import json, os, shutil, sys
+assert ".anybinder" in (shutil.which("uv") or ""), os.environ["PATH"]
 spec = json.load(open(sys.argv[1])); os.unlink(sys.argv[1])
 server = {"argv": [sys.executable, "-c", spec["server"]], "env": {}}
 print(json.dumps({"phase": "built", "message": "The environment is ready", "server": server}), flush=True)
