@@ -30,6 +30,7 @@ from broker.web import (
     login,
     me,
     pages,
+    places,
     running,
     schemas,
     v2,
@@ -58,7 +59,7 @@ def create(service: Service) -> FastAPI:
     app.state.health, app.state.figures = health.Health(service), figures.Figures(service)
     app.add_middleware(cors.Cors, allow_origin=service.settings.cors_allow_origin)
     app.add_middleware(deps.Guard, hosts=hosts(service.settings), chosen=service.settings)
-    own = (api.router, running.api, connect.api, me.router, issuer.router)
+    own = (api.router, places.router, running.api, connect.api, me.router, issuer.router)
     for routes in (*own, agent.router, binder.router, hub.router):
         app.include_router(routes)
     hub.answered(app.router, "/metrics", response_class=PlainTextResponse)(metrics)

@@ -52,6 +52,14 @@ class Backend:
             person, service.now(), minutes=asked.sign_in_minutes, level=asked.sign_in_level, title=f"“{self.title}”"
         )
 
+    def most(self, person: Person) -> base.Resources:
+        """The most that a session of theirs may have. A visitor's repository does not choose how much of the operator's
+        computer it gets."""
+        limits, default = self.setting.most.model_dump(), self.setting.resources.model_dump()
+        if person.anonymous:
+            limits = {name: default[name] if limit is None else limit for name, limit in limits.items()}
+        return base.Resources(**limits)
+
     @property
     def asks_for_account(self) -> bool:
         """True where a person runs on an account of their own, which they connect first."""

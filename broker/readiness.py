@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from broker import repos
 from broker.models import Event, Launch, Order, Phase
 from broker.service import Service
 from providers import base
@@ -30,6 +31,48 @@ class Readiness:
     def seconds(self, offer: base.Offer) -> float | None:
         """Our own measure, else the provider's guess (which knows of no build); None where there is neither."""
         return self.by_offer.get(offer.id, offer.usual_seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usual:
+    """What one place usually takes, from the wish to a running session."""
+
+    seconds: float | None = None
+    """None where it was never tried."""
+    built: bool = False
+    """The image of what was asked about is expected to be there."""
+
+
+def usual(service: Service, backend: str, found: repos.Resolved | None = None, *, keeps: bool = False) -> Usual:
+    """The median of what it took lately there; of launches like this one, where something is `found` and there are any.
+
+    `keeps`: what was built there is kept, so that the next launch of the same commit needs no build.
+    """
+    was_building = sa.exists().where(Event.launch_id == Launch.id, Event.phase == Phase.BUILDING)
+    newest = (
+        sa.select(Launch.created_at, Launch.ready_at, was_building)
+        .where(Launch.backend == backend, Launch.ready_at.is_not(None))
+        .order_by(Launch.created_at.desc())
+        .limit(HISTORY)
+    )
+    with service.db.reading() as session:
+        rows = [
+            ((ready - created).total_seconds(), built) for created, ready, built in session.execute(newest) if ready
+        ]
+    there = found is not None and _is_there(service, backend, found, keeps=keeps)
+    alike = [seconds for seconds, building in rows if found is not None and building != there]
+    took = alike or [seconds for seconds, _building in rows]
+    return Usual(seconds=statistics.median(took) if took else None, built=there)
+
+
+def _is_there(service: Service, backend: str, found: repos.Resolved, *, keeps: bool) -> bool:
+    """Whether this commit got ready there before, and what was built then is kept, or was not built then either."""
+    building = sa.exists().where(Event.launch_id == Launch.id, Event.phase == Phase.BUILDING)
+    same = Launch.repo_url == found.repo_url, Launch.commit == found.commit, Launch.backend == backend
+    query = sa.select(building).where(*same, Launch.ready_at.is_not(None))
+    with service.db.reading() as session:
+        was_building = session.scalar(query.order_by(Launch.ready_at.desc()).limit(1))
+    return was_building is not None and (keeps or not was_building)
 
 
 def of_launch(service: Service, launch: Launch) -> Readiness:

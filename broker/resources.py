@@ -59,6 +59,9 @@ class Asked:
     file: str = ""
 
 
+UNASKED = Asked()
+
+
 def asked_in(files: Mapping[str, bytes]) -> Asked:
     """What these files of a repository ask for. Raises BadSpec, with the file's name, where one cannot be understood."""
     name = next((name for name in FILES if name in files), None)
@@ -132,6 +135,20 @@ def shown(resources: Resources) -> str:
     """In words: `2 processors, 4096 MB of memory`; empty where nothing is asked for."""
     named = [(name, getattr(resources, name)) for name in ("cpu", "memory_mb", "disk_gb", "gpu")]
     return ", ".join(f"{value:g} {UNITS[name]}" for name, value in named if value)
+
+
+def plainly(resources: Resources) -> str:
+    """The same as people say it: `2 processors, 4 GB of memory`."""
+    named = [(name, getattr(resources, name)) for name in ("cpu", "memory_mb", "disk_gb", "gpu")]
+    return ", ".join(amount(name, value) for name, value in named if value)
+
+
+def amount(name: str, value: float) -> str:
+    """One of them as people say it: `4 GB of memory`, `1 processor`."""
+    if name == "memory_mb" and value >= 1024:
+        return f"{round(value / 1024, 1):g} GB of memory"
+    unit = UNITS[name]
+    return f"{value:g} {unit.removesuffix('s') if value == 1 and unit.endswith('s') else unit}"
 
 
 def _from_yaml(text: str) -> Asked:

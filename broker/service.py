@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from joserfc.jwk import RSAKey
 
     from broker.backends import Account, Backend
-    from broker.menus import Menu
+    from broker.menus import Key, Menu
     from broker.probe import Seen
     from broker.rounds import Standing
+    from broker.subjects import Subject
 
 
 def utcnow() -> dt.datetime:
@@ -56,10 +57,18 @@ class Service:
     """Held while that is changed."""
     identities: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     """What identity providers have said of themselves, for minutes; `openid` alone reads it."""
-    menus: dict[tuple[str, str], Menu] = field(default_factory=dict)
-    """What places offered lately; `menus` alone reads it."""
-    menus_wanted: set[tuple[str, str]] = field(default_factory=set)
-    """Whose offers a page would like to know; `menus` alone reads it."""
+    menus: dict[Key, Menu] = field(default_factory=dict)
+    """What places offered lately; `menus` alone reads it and what follows."""
+    menus_wanted: set[Key] = field(default_factory=set)
+    """Whose offers a page would like to know."""
+    menus_asked: dict[Key, dt.datetime] = field(default_factory=dict)
+    """Which are being asked for at this moment, and since when."""
+    menus_heard: set[fanout.Wake] = field(default_factory=set)
+    """Who waits for answers."""
+    menus_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    """Held while these are changed."""
+    subjects: dict[tuple[str, str, str], Subject] = field(default_factory=dict)
+    """What repositories were lately found to be; `subjects` alone reads it."""
     probes: dict[str, Seen] = field(default_factory=dict)
     """What was last found at the public address; `probe` alone reads it."""
     probing: threading.Lock = field(default_factory=threading.Lock, repr=False)

@@ -155,7 +155,7 @@ async def _fill_menus(at: service.Service) -> None:
     while True:
         await asyncio.sleep(MENU_SECONDS)
         if at.menus_wanted:
-            await asyncio.to_thread(menus.fill, at)
+            menus.begin(at)
 
 
 async def _end_when_idle(at: service.Service, server: list[uvicorn.Server]) -> None:

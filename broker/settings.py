@@ -26,24 +26,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from broker import addresses, admission
 from broker.home import default_home
+from broker.sizes import ResourceSetting, SizeSetting
 from federation import peers
-
-
-class ResourceSetting(BaseModel):
-    """What a machine or container for one session has. Empty: whatever the backend gives."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    cpu: float | None = Field(None, gt=0)
-    """Processors."""
-    memory_mb: int | None = Field(None, gt=0)
-    """Memory, in MB."""
-    disk_gb: int | None = Field(None, gt=0)
-    """Disk, in GB."""
-    gpu: int | None = Field(None, ge=0)
-    """How many GPUs."""
-    hours: float | None = Field(None, gt=0)
-    """How long it may last."""
 
 
 class RepoConfig(BaseModel):
@@ -310,6 +294,13 @@ class Settings(BaseSettings):
 
     backends: tuple[BackendSetting, ...] = (BackendSetting(name="local", provider="local", title="This computer"),)
     """What launches can run on, best first."""
+
+    sizes: tuple[SizeSetting, ...] = (
+        SizeSetting(name="small", title="Small", cpu=1, memory_mb=2048),
+        SizeSetting(name="medium", title="Medium", cpu=2, memory_mb=8192),
+        SizeSetting(name="large", title="Large", cpu=8, memory_mb=32768),
+    )
+    """The plain sizes of the launch form, beside what the repository asks for; smallest first. Exact figures go before them."""
 
     binder_backend: str = ""
     """The backend that `/build` and visitors who are not signed in run on. Empty: none, so such links only lead to the page."""

@@ -117,7 +117,7 @@ def needed(
     asked, notes = _asked_by_repository(service, found, opener)
     default = base.Resources(**backend.setting.resources.model_dump())
     chosen, raised = resources.settle(asked, wish.resources, default)
-    chosen, lowered = resources.within(chosen, _most(person, backend), asked)
+    chosen, lowered = resources.within(chosen, backend.most(person), asked)
     notes += [*raised, *lowered]
     longest = backend.setting.max_hours or service.settings.max_hours
     hours = longest if chosen.hours is None else chosen.hours
@@ -152,21 +152,13 @@ def _other(
         other.require_recent_sign_in(service, person)
         policy.check(service, found, other)
         require_consent(service, person, wish, found, other)
-        resources.within(has, _most(person, other), resources.Asked(required=has, file="This launch"))
+        resources.within(has, other.most(person), resources.Asked(required=has, file="This launch"))
     except (errors.ConsentNeeded, errors.SignInAgain):
         raise
     except errors.BrokerError as refusal:
         title = next((each.title for each in backends.offered(service) if each.name == name), name[:40])
         raise errors.BadField("elsewhere", f"“{title}” cannot be gone on to: {refusal}") from None
     return other
-
-
-def _most(person: people.Person, backend: backends.Backend) -> base.Resources:
-    """The backend's limits. A visitor's repository does not choose how much of the operator's computer it gets."""
-    limits, default = backend.setting.most.model_dump(), backend.setting.resources.model_dump()
-    if person.anonymous:
-        limits = {name: default[name] if limit is None else limit for name, limit in limits.items()}
-    return base.Resources(**limits)
 
 
 def _asked_by_repository(

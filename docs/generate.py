@@ -18,6 +18,7 @@ PLACES = {"default_home": "the operating system's place for application data"}
 TABLES = {
     "BackendSetting": "A backend, in `backends`",
     "ResourceSetting": "Its `resources` and `most`",
+    "SizeSetting": "A plain size, in `sizes`; with the figures of `resources`",
     "Policy": "What may run, for a backend as for a host",
     "HostSetting": "A host of repositories, in `hosts`",
     "IdentitySetting": "A provider that people sign in with, in `identities`",
@@ -49,8 +50,9 @@ def settings() -> Iterator[str]:
 
 
 def fields(class_name: str) -> Iterator[tuple[str, str, str]]:
-    tree = ast.parse((CLONE / "broker" / "settings.py").read_text())
-    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name)
+    trees = [ast.parse((CLONE / "broker" / name).read_text()) for name in ("settings.py", "sizes.py")]
+    nodes = [node for tree in trees for node in tree.body]
+    body = next(node.body for node in nodes if isinstance(node, ast.ClassDef) and node.name == class_name)
     for node, after in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             yield node.target.id, shown_default(node), sentence_after(after) or choices(node.annotation)

@@ -13,10 +13,10 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.templating import Jinja2Templates
 
-from broker import errors, launches, placement, repo_access, sessions
+from broker import errors, launches, placement, repo_access, sessions, subjects
 from broker.models import State
 from broker.people import Person
-from broker.web import assets, deps, schemas, views, wording
+from broker.web import assets, deps, places, schemas, views, wording
 from providers import errors as clouds
 
 router = APIRouter(include_in_schema=False)
@@ -64,11 +64,20 @@ def home(
     at: deps.At,
     typed: Annotated[views.Filled, Depends(_typed_in_link)],
     key: Annotated[str, Query()] = "",
+    look: str = "",
 ) -> Response:
-    """The launch form, filled in by its link; a one-time key in the address signs the browser in first."""
+    """The launch form, filled in by its link; a one-time key in the address signs the browser in first.
+
+    `look`: without JavaScript, what the repository asks for is looked up before the page is shown.
+    """
     if key:
         return _sign_in(request, key)
-    return form(request, at, deps.person(request), typed)
+    person, repo = deps.person(request), typed.typed["repo"]
+    if look and repo:
+        subjects.look(at, person, repo, typed.typed["ref"])
+    if repo and request.headers.get("sec-fetch-site") != "same-origin":
+        typed = views.Filled(**{**typed.typed, "linked": "1"})  # no page of ours: somebody else may have filled it in
+    return form(request, at, person, typed)
 
 
 def _sign_in(request: Request, key: str) -> Response:
@@ -102,18 +111,29 @@ def form(
     link: Mapping[str, Any] | None = None,
 ) -> HTMLResponse:
     """The launch form, filled in. `link`: what a page that BinderHub's clients read has besides (`v2.shared`)."""
-    places = placement.places(at, person)
-    offered = [place for place in places if place.name in filled.backends] or places
-    problems = {**filled.problems(), **_unknown_places(filled, places), **(wrong.sentences if wrong else {})}
+    known = placement.places(at, person, filled.question(at, person))
+    offered = places.shown(known, filled)
+    last = places.last_chosen(at, person)
+    chosen = _chosen(offered, filled.typed["backend"], last)
+    problems = {**filled.problems(), **_unknown_places(filled, known), **(wrong.sentences if wrong else {})}
+    subject = subjects.known(at, person, filled.typed["repo"], filled.typed["ref"])
     context = {
         "typed": filled.typed,
-        "again_at": {place.name: views.Filled(**{**filled.typed, "backend": place.name}).link() for place in offered},
-        "places": offered,
-        "chosen": _chosen(offered, filled.typed["backend"]),
+        "again_at": {place.name: filled.link(backend=place.name) for place in offered},
+        "places": [places.told(place, last) for place in offered],
+        "chosen": chosen.name if chosen else "",
+        "ends": views.ending(chosen) if chosen else "",
+        "last": last,
+        "limited": len(known) if len(offered) < len(known) else 0,
+        "see_all": filled.link(backends="", backend=""),
+        "sorts": {by: filled.link(sort=by) for by in placement.ORDERS} if len(offered) > 1 else {},
+        "sort": filled.sort,
+        "sizes": [(size, views.sized(size)) for size in at.settings.sizes],
+        "asks": views.asking(subject.asked) if subject else "",
         "running": launches.listed(at, person, running=True),
         "problems": problems,
         "field": next(iter(problems), ""),
-        "more": any(filled.typed[name] or name in problems for name in ("name", *filled.SIZES, *filled.MONEY)),
+        "more": any(filled.typed[name] or name in problems for name in ("name", *filled.FIGURES, *filled.MONEY)),
         "elsewhere": filled.elsewhere,
         "link": link,
     }
@@ -121,9 +141,9 @@ def form(
     return page(request, "home.html", context, status=wrong.status if wrong else 200, headers=headers)
 
 
-def _unknown_places(filled: views.Filled, places: list[placement.Place]) -> dict[str, str]:
+def _unknown_places(filled: views.Filled, found: list[placement.Place]) -> dict[str, str]:
     """A sentence where the link names places that there are not."""
-    known = {place.name for place in places}
+    known = {place.name for place in found}
     unknown = [name for name in (filled.typed["backend"], *filled.backends) if name and name not in known]
     if not unknown:
         return {}
@@ -135,11 +155,13 @@ def _unknown_places(filled: views.Filled, places: list[placement.Place]) -> dict
     return {"backend": f"The link asks for {named}, which is no place to run here. Choose one of these."}
 
 
-def _chosen(places: list[placement.Place], asked: str) -> str:
-    """The place that is marked: the one asked for where it can be had, else the first that can; never a server of their own
-    for a place to buy, nor the other way round, without their word."""
-    opened = [place.name for place in places if place.closed is None and (not place.own or place.name == asked)]
-    return asked if asked in opened or "/" in asked else next(iter(opened), "")
+def _chosen(offered: list[placement.Place], asked: str, last: str) -> placement.Place | None:
+    """The place that is marked: the one asked for where it can be had, else the one of last time, else the best that can; never
+    a server of their own for a place to buy, nor the other way round, without their word."""
+    opened = {place.name: place for place in offered if place.closed is None and (not place.own or place.name == asked)}
+    if asked in opened or "/" in asked:
+        return opened.get(asked)
+    return opened.get(last) or next(iter(placement.ordered([*opened.values()])), None)
 
 
 async def _typed_in_form(request: Request) -> views.Filled:
@@ -158,7 +180,7 @@ def launch(
 ) -> Response:
     """Launch it, after asking once per commit where it runs as the person. What was typed survives every refusal."""
     try:
-        found, _new = launches.request(at, asking, filled.wish(consent))
+        found, _new = launches.request(at, asking, filled.wish(consent, at.settings.sizes))
     except errors.ConsentNeeded:
         return _ask_consent(request, at, asking, filled)
     except errors.SignInAgain:

@@ -76,7 +76,7 @@ def read(request: Request) -> Link:
     wanted = request.query_params
     opened = _openers(wanted)
     typed = {name: wanted.get(name, "") for name in views.Filled.FIELDS}
-    typed |= {"repo": f"{prefix}/{spec}", "ref": "", "path": next(iter(opened.values()), "")}
+    typed |= {"repo": f"{prefix}/{spec}", "ref": "", "path": next(iter(opened.values()), ""), "linked": "1"}
     problems: dict[str, str] = {}
     try:
         asked = repos.providers[prefix].parse(spec)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -10,7 +12,19 @@ from urllib.parse import urlencode, urlsplit
 import pydantic
 from starlette.datastructures import ImmutableMultiDict
 
-from broker import backends, budgets, errors, events, holdings, placement, repos, wishes
+from broker import (
+    backends,
+    budgets,
+    errors,
+    events,
+    holdings,
+    placement,
+    repos,
+    resources,
+    settings,
+    subjects,
+    wishes,
+)
 from broker.models import Launch, Phase, State
 from broker.people import Person
 from broker.service import Service
@@ -49,8 +63,11 @@ class Filled:
     """What somebody typed, kept whatever happens."""
 
     FIELDS = ("repo", "ref", "path", "backend", "name", "backends", "cpu", "memory", "disk", "gpu", "hours",
-              "budget", "prefer", "spot", "hedge", "elsewhere")  # fmt: skip
+              "budget", "prefer", "spot", "hedge", "elsewhere", "size", "sort", "linked")  # fmt: skip
+    OURS = ("backends", "size", "sort", "linked")
+    """What the JSON interface of launches does not know."""
     SIZES = ("cpu", "memory", "disk", "gpu", "hours")
+    FIGURES = ("cpu", "memory", "disk", "gpu")
     MONEY = ("budget", "prefer", "spot", "hedge", "elsewhere")
 
     def __init__(self, **typed: str) -> None:
@@ -72,18 +89,37 @@ class Filled:
         """The places to go on to."""
         return _names(self.typed["elsewhere"])
 
-    def wish(self, consent: str = "") -> wishes.Wish:
+    @property
+    def sort(self) -> str:
+        """What places are sorted by."""
+        return self.typed["sort"] if self.typed["sort"] in placement.ORDERS else placement.ORDERS[0]
+
+    def wish(self, consent: str = "", sizes: Sequence[settings.SizeSetting] = ()) -> wishes.Wish:
         """The same as a wish, checked as one of the JSON interface; what was left empty is not asked for.
 
-        Raises pydantic.ValidationError, with the name of the field.
+        Of these sizes the one that was chosen says what no exact figure says. Raises pydantic.ValidationError, with the
+        name of the field.
         """
         given: dict[str, Any] = {
-            name: value for name, value in self.typed.items() if name != "backends" and (value or name == "repo")
+            name: value for name, value in self.typed.items() if name not in self.OURS and (value or name == "repo")
         }
         given["elsewhere"] = self.elsewhere
+        for size in (size for size in sizes if size.name == self.typed["size"]):
+            figures = {"cpu": size.cpu, "memory": size.memory_mb, "disk": size.disk_gb, "gpu": size.gpu}
+            given = {**{name: figure for name, figure in figures.items() if figure is not None}, **given}
         asked = schemas.LaunchRequest.model_validate({**given, "consent": consent or False})
         # A form agrees to one commit, the one it showed; never to whatever comes.
         return wishes.Wish(**asked.model_dump(exclude={"consent"}), consent=consent, asked_from="page")
+
+    def question(self, service: Service, person: Person) -> placement.Question:
+        """What places are asked about, as far as it is known by now; what cannot be read is not asked for. Asks nobody."""
+        known = subjects.known(service, person, self.typed["repo"], self.typed["ref"]) or subjects.UNKNOWN
+        try:
+            typed = {name: self.typed[name] for name in (*self.SIZES, "size")}
+            wanted = Filled(repo="-", **typed).wish(sizes=service.settings.sizes).resources
+        except pydantic.ValidationError:
+            wanted = resources.NOTHING
+        return placement.Question(found=known.found, asked=known.asked, wanted=wanted)
 
     def problems(self) -> dict[str, str]:
         """A sentence for every field that holds what it cannot. Looks nothing up; an empty repository is none."""
@@ -94,9 +130,35 @@ class Filled:
             return {field: unusable(self, field) for field in fields}
         return {}
 
-    def link(self) -> str:
-        """The form, filled in like this."""
-        return "/?" + urlencode({name: value for name, value in self.typed.items() if value})
+    def link(self, **other: str) -> str:
+        """The form, filled in like this, but for these fields."""
+        return "/?" + urlencode({name: value for name, value in {**self.typed, **other}.items() if value})
+
+
+def ending(place: placement.Place) -> str:
+    """What happens at the end of a session there."""
+    kept = "What is in it is then deleted: download what you want to keep before."
+    if place.hours is None:
+        return f"{place.title} decides when it ends. {kept}"
+    longest = budgets.hours(dt.timedelta(hours=place.hours))
+    if not place.idle_minutes:
+        return f"It ends after {longest} at the latest. {kept}"
+    return f"It ends after {longest} at the latest, and after {place.idle_minutes:g} minutes without use. {kept}"
+
+
+def asking(asked: resources.Asked) -> str:
+    """What the repository asks for, in a sentence; empty where it asks for nothing."""
+    required, recommended = resources.plainly(asked.required), resources.plainly(asked.recommended)
+    if required and recommended:
+        return f"This repository asks for at least {required}, and recommends {recommended}."
+    if required:
+        return f"This repository asks for at least {required}."
+    return f"This repository recommends {recommended}." if recommended else ""
+
+
+def sized(size: settings.SizeSetting) -> str:
+    """What a plain size has: `2 processors, 8 GB of memory`."""
+    return resources.plainly(size.resources)
 
 
 def _names(listed: str) -> list[str]:
@@ -224,5 +286,4 @@ def _title(service: Service, backend: str) -> str:
 
 def _usual_seconds(service: Service, found: Launch) -> float | None:
     """How long it usually takes there."""
-    places = placement.places(service, Person(id=found.person))
-    return next((place.ready_seconds for place in places if place.name == found.backend), None)
+    return placement.ready_seconds(service, found.backend)

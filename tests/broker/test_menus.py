@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
 
-from broker import menus, people, placement, targets
+from broker import backends, menus, people, placement, settings, targets
+from providers import base
 from providers import errors as clouds
 from providers.fake.driver import KINDS
 from tests.broker.conftest import Bench, Clock
-from tests.doubles.desk_cloud import offer
+from tests.doubles.desk_cloud import DeskCloud, offer
+from tests.waiting import until
 
 
-def shown(bench: Bench) -> placement.Place:
-    return next(place for place in placement.places(bench.at, people.LOCAL) if place.name == "desk")
+class Hanging(DeskCloud):
+    """Offers nothing before it is let go."""
+
+    released = threading.Event()
+
+    def offers(self, credential: base.Credential, resources: base.Resources) -> list[base.Offer]:
+        assert self.released.wait(30)
+        return super().offers(credential, resources)
+
+
+def shown(bench: Bench, name: str = "desk") -> placement.Place:
+    return next(place for place in placement.places(bench.at, people.LOCAL) if place.name == name)
 
 
 def test_a_page_asks_no_cloud_and_says_that_the_price_is_being_asked_for(bench: Bench) -> None:
-    assert shown(bench).price == ("its price is being asked for: load this page again in a moment",)
+    assert shown(bench).price == ("its price is being asked for",)
     assert bench.cloud.calls == []
 
 
@@ -67,6 +82,83 @@ def test_a_price_of_the_day_before_yesterday_is_unknown(bench: Bench, clock: Clo
     menus.fill(bench.at)
     clock.move(hours=25)
     assert shown(bench).price == placement.ASKED_FOR
+
+
+def test_one_cloud_that_hangs_holds_up_no_other(make_bench: Callable[..., Bench]) -> None:
+    hanging, released = Hanging(), threading.Event()
+    hanging.released = released
+    bench = make_bench(hanging)
+    other = DeskCloud()
+    setting = settings.BackendSetting(name="other", provider="fake")
+    bench.at.backends["other"] = backends.Backend(name="other", title="Other", provider=other, setting=setting)
+    placement.places(bench.at, people.LOCAL)
+    threads = menus.begin(bench.at)
+    until(lambda: shown(bench, "other").price[0] == "from $0.50 an hour")
+    bench.clock.move(seconds=12)
+    assert shown(bench).news == "Desk has not answered for 12 s."
+    assert shown(bench).asking
+    assert [place.name for place in placement.places(bench.at, people.LOCAL)] == ["other", "desk"]
+    assert menus.begin(bench.at) == []  # it is not asked twice at once
+    released.set()
+    for thread in threads:
+        thread.join()
+    assert shown(bench).price[0] == "from $0.50 an hour"
+    assert not shown(bench).news
+
+
+def test_many_accounts_of_one_cloud_are_asked_a_few_at_a_time(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(Hanging())
+    bench.cloud.released = released = threading.Event()
+    desk = backends.named(bench.at, "desk")
+    for cpu in range(1, 13):
+        menus.want(bench.at, desk, None, base.Resources(cpu=cpu))
+    threads = menus.begin(bench.at)
+    assert len(threads) == menus.THREADS
+    released.set()
+    for thread in threads:
+        thread.join()
+    assert menus.fill(bench.at) == 12 - menus.THREADS
+
+
+def test_whoever_listens_hears_of_each_answer(bench: Bench) -> None:
+    async def heard() -> bool:
+        with menus.listening(bench.at) as wake:
+            shown(bench)
+            menus.begin(bench.at)
+            return await wake.wait(30)
+
+    assert asyncio.run(heard())
+
+
+def test_a_cloud_in_trouble_is_asked_again_soon_and_what_it_said_before_is_kept(bench: Bench, clock: Clock) -> None:
+    shown(bench)
+    menus.fill(bench.at)
+    clock.move(minutes=11)
+    bench.cloud.refuse("offers", clouds.ProviderUnavailable("It has an outage."))
+    shown(bench)
+    menus.fill(bench.at)
+    assert shown(bench).news == "It could not be asked: It has an outage."
+    assert shown(bench).price[0] == "from $0.50 an hour"
+    assert menus.fill(bench.at) == 0
+    clock.move(seconds=31)
+    shown(bench)
+    assert menus.fill(bench.at) == 1
+    assert not shown(bench).news
+
+
+def test_a_refusal_is_called_one(bench: Bench) -> None:
+    bench.cloud.refuse("sign_in", clouds.BadCredential("The key was revoked."))
+    shown(bench)
+    menus.fill(bench.at)
+    assert shown(bench).news == "It refused: The key was revoked."
+
+
+def test_what_goes_wrong_with_one_question_stays_with_it(bench: Bench) -> None:
+    bench.cloud.refuse("offers", ZeroDivisionError())
+    shown(bench)
+    menus.fill(bench.at)
+    assert "its log says what" in shown(bench).news
+    assert shown(bench).closed is None
 
 
 @pytest.mark.parametrize("refusal", [clouds.BadCredential("No."), clouds.ProviderUnavailable("No answer.")])

@@ -29,6 +29,7 @@ OPERATIONS = (
     ("GET", "/api/launches/{launch_id}/phases"),
     ("GET", "/api/resolve"),
     ("GET", "/api/backends"),
+    ("GET", "/api/places"),
     ("POST", "/api/keys"),
     ("POST", "/api/reap"),
     ("GET", "/api/me"),
