@@ -22,7 +22,7 @@ from tests.crashes import broken, points
 
 WAITS = {"RETRY_SECONDS": 0.1, "GONE_SECONDS": 0.03, "LOOK_SECONDS": 0.2, "LOOK_MOST_SECONDS": 0.4}
 """The waits between two looks (`broker/launches/waits.py`), shorter: a schedule takes a second, not a minute."""
-LONGER_WAITS = {"RETRY_SECONDS": 0.5, "GONE_SECONDS": 0.3, "LOOK_SECONDS": 0.7, "LOOK_MOST_SECONDS": 1}
+LONGER_WAITS = {"RETRY_SECONDS": 1, "GONE_SECONDS": 1, "LOOK_SECONDS": 1, "LOOK_MOST_SECONDS": 2}
 """Where each look is a dozen requests to real services on the same two cores."""
 PRICE = "0.05"  # for a core and hour: that of the fake cloud's smallest machine
 KEEP_SECONDS = 0.4

@@ -28,7 +28,7 @@ from providers.openstack import dead_men, guides, labels, needs
 from tests.doubles import openstack_machines
 from tests.doubles.openstack_gate import Answer, Fault, OpenStackGate
 from tests.doubles.openstack_machines import OpenStackMachines
-from tests.servers.openstack import bed, configuration
+from tests.servers.openstack import bed, configuration, seed
 from tests.servers.openstack.bed import SERVICES, Cloud
 
 TOLD = re.compile(r"^ *(\{.*\})$", re.MULTILINE)  # the one line of user data that the agent's boot configuration is
@@ -42,6 +42,10 @@ REQUESTS = {
     "firewall": ("network", "POST", r"/security-groups"),
     "firewalls": ("network", "GET", r"/security-groups"),
     "no_firewall": ("network", "DELETE", r"/security-groups/[^/]+"),
+    "card": ("network", "POST", r"/ports"),
+    "address": ("network", "POST", r"/floatingips"),
+    "no_card": ("network", "DELETE", r"/ports/[^/]+"),
+    "no_address": ("network", "DELETE", r"/floatingips/[^/]+"),
     "buy": ("compute", "POST", r"/servers"),
     "machines": ("compute", "GET", r"/servers/detail"),
     "delete": ("compute", "DELETE", r"/servers/[^/]+"),
@@ -192,7 +196,9 @@ class OpenStackCloud:
         sizes = self.bed.ask("GET", "/flavors", of="compute").json()["flavors"]
         self.gate.too_big = next(each["id"] for each in sizes if each["name"] == TOO_BIG)
         self.gate.revoked = self._revoked
-        self.project = ""
+        self.project, self.router = "", ""
+        self._theirs: set[str] = set()
+        """Ports that the project has without us."""
         self._machines: dict[str, Machine] = {}
         self._met: list[dict[str, Any]] = []
 
@@ -213,14 +219,18 @@ class OpenStackCloud:
         self.user, self.project = self.bed.new_user("ada"), self.bed.new_project("crashes")
         self.bed.grant(self.user, self.project, "member")
         self.bed.quota(self.project, **LIMITS)
-        told = {"network": {"name": "own", "project_id": self.project}}
-        network = self.bed.ask("POST", "/v2.0/networks", told, of="network").json()["network"]["id"]
-        subnet = {"network_id": network, "project_id": self.project, "ip_version": 4, "cidr": "192.168.0.0/24"}
-        self.bed.ask("POST", "/v2.0/subnets", {"subnet": subnet}, of="network")
+        network = self._make("network", name="own")
+        self.subnet = self._make("subnet", network_id=network, ip_version=4, cidr="192.168.0.0/24")
+
+    def _make(self, what: str, **told: Any) -> str:
+        """The id of something that the project has in Neutron from now on."""
+        made = self.bed.ask("POST", f"/v2.0/{what}s", {what: {"project_id": self.project, **told}}, of="network")
+        return str(made.json()[what]["id"])
 
     @property
     def configuration(self) -> dict[str, str]:
-        return {"auth_url": self.gate.url, "region": configuration.REGION, "identity_provider": self._known_as}
+        known = {"auth_url": self.gate.url, "region": configuration.REGION, "identity_provider": self._known_as}
+        return {**known, "floating_network": seed.EXTERNAL} if self.router else known
 
     def typed(self, at: Any, provider: Any, kind: str) -> dict[str, str]:
         """What a person types: the project that trusts this broker, or the ids and secrets of two narrow credentials."""
@@ -231,8 +241,18 @@ class OpenStackCloud:
         return {"id": launch.id, "secret": f"{launch.secret} {reap.secret}", "reap_id": reap.id}
 
     def options(self, **options: Any) -> None:
-        """The one that it has: new machines are not listed."""
+        """Those that it has: new machines are not listed, and nothing dials out without an address of its own."""
         self.gate.hide_seconds = options.get("list_seconds", 0)
+        if options.get("addresses"):
+            outside = self.bed.ask("GET", f"/v2.0/networks?name={seed.EXTERNAL}", of="network").json()["networks"][0]
+            self.router = self._make("router", external_gateway_info={"network_id": outside["id"]})
+            self._join("add")
+        listed = self.bed.ask("GET", f"/v2.0/ports?project_id={self.project}", of="network").json()["ports"]
+        self._theirs = {each["id"] for each in listed}  # its router's
+
+    def _join(self, verb: str) -> None:
+        path = f"/v2.0/routers/{self.router}/{verb}_router_interface"
+        self.bed.ask("PUT", path, {"subnet_id": self.subnet}, of="network")
 
     def fault(self, call: str, name: str, *, times: int = 1, **settings: Any) -> None:
         if call == "machine":
@@ -297,7 +317,8 @@ class OpenStackCloud:
 
     def _credential(self, purpose: str) -> Any:
         """As the guide has it: by the access rules of this purpose. Keystone reads 72 bytes of a secret at most."""
-        wanted = {"access_rules": needs.rules(purpose=needs.Purpose(purpose)), "roles": [{"name": "member"}]}
+        rules = needs.rules(purpose=needs.Purpose(purpose), addresses=bool(self.router))
+        wanted = {"access_rules": rules, "roles": [{"name": "member"}]}
         ends = (dt.datetime.now(dt.UTC) + dt.timedelta(days=30)).strftime("%Y-%m-%dT%H:%M:%S")
         told = {**wanted, "expires_at": ends, "secret": secrets.token_urlsafe(32)}
         return self.bed.application_credential(self.user, self.project, **told)
@@ -331,8 +352,9 @@ class OpenStackCloud:
         found = [f"server {each['id']}" for each in self.bed.machines(project_id=project)]
         for kind in ("ports", "floatingips", "security-groups"):
             listed = self.bed.ask("GET", f"/v2.0/{kind}?project_id={project}", of="network").json()
+            named = {each["id"]: each.get("name", "") for each in listed[kind.replace("-", "_")]}
             found += [
-                f"{kind} {each['id']}" for each in listed[kind.replace("-", "_")] if each.get("name") != "default"
+                f"{kind} {id} {name}" for id, name in named.items() if id not in self._theirs and name != "default"
             ]
         claims = self.bed.ask("GET", f"/v2/images?owner={project}&visibility=private", of="image").json()["images"]
         keys = self.bed.ask("GET", f"/os-keypairs?user_id={self.user.id}", of="compute").json()["keypairs"]
@@ -361,10 +383,13 @@ class OpenStackCloud:
             "kind": "twin" if twin else "machine",
             "order": order,
             "came": instant(told["created"]),
-            "went": instant(told["OS-SRV-USG:terminated_at"] or told["updated"])
-            if told["status"] == "DELETED"
-            else None,
+            "went": self._ended(told) if told["status"] == "DELETED" else None,
         }
+
+    def _ended(self, told: Mapping[str, Any]) -> float:
+        """What was deleted before it ran is listed no more from then on, whenever Nova's host hears of it."""
+        ran = told["OS-SRV-USG:launched_at"] and told["OS-SRV-USG:terminated_at"]
+        return instant(ran or told["created"])
 
     # Its machines.
 
@@ -412,7 +437,11 @@ class OpenStackCloud:
                 processes.kill(mark, process)
         for each in self.bed.machines(project_id=self.project):
             self._take_away(each["id"])
-        self.project = ""
+        if self.router:
+            with contextlib.suppress(AssertionError):  # an address is left
+                self._join("remove")
+                self.bed.ask("DELETE", f"/v2.0/routers/{self.router}", of="network")
+        self.project, self.router = "", ""
 
 
 def instant(told: str) -> float:

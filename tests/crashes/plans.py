@@ -171,6 +171,9 @@ def drawn_over_openstack(seed: int) -> Plan:
     """The same over a real OpenStack, where each call takes a second; its clock is this computer's, and never jumps."""
     dice = random.Random(f"{seed} openstack")
     plan, trouble = drawn(seed), random.Random(f"{seed} openstack trouble")
+    outside = random.Random(f"{seed} addresses")
+    addresses = outside.random() < 0.3
+    of_addresses = (_fault(outside, ADDRESS_FAULTS),) if addresses else ()
     revoked = tuple(
         Fault(call=call, name=name, times=trouble.randint(1, 4), at=round(trouble.uniform(1, 12), 3))
         for call, name in REVOKED
@@ -184,9 +187,13 @@ def drawn_over_openstack(seed: int) -> Plan:
         disconnect_at=round(trouble.uniform(1, 15), 3) if trouble.random() < 0.25 else None,
         wishes=tuple(_slower(wish) for wish in plan.wishes),
         kills=tuple(replace(kill, after=12 * kill.after, pause=3 * kill.pause) for kill in plan.kills),
-        faults=(*(_fault(dice, OPENSTACK_FAULTS) for _ in range(dice.choice((1, 2, 2, 3, 4)))), *revoked),
+        faults=(
+            *(_fault(dice, OPENSTACK_FAULTS) for _ in range(dice.choice((1, 2, 2, 3, 4)))),
+            *revoked,
+            *of_addresses,
+        ),
         jumps=tuple(replace(jump, at=6 * jump.at) for jump in plan.jumps if jump.whose == "broker"),
-        options={"list_seconds": dice.choice((0, 0, 0, 2))},
+        options={"list_seconds": dice.choice((0, 0, 0, 2)), "addresses": addresses},
         settings=OPENSTACK_SETTINGS if plan.sweep else {**OPENSTACK_SETTINGS, "sweep_seconds": 10**6},
         lists_within=OPENSTACK_LISTS_WITHIN,
         reach_seconds=6,
@@ -383,7 +390,7 @@ OPENSTACK_SETTINGS = {
     "boot_minutes": 25 / 60,
     "build_minutes": 25 / 60,
     "silence_minutes": 20 / 60,
-    "sweep_seconds": 3,
+    "sweep_seconds": 5,
     "heartbeat_seconds": 1,
 }
 REVOKED = (("sign_in", "refused"), ("machines", "bad_token"), ("delete", "bad_token"), ("claims", "bad_token"))
@@ -440,6 +447,21 @@ OPENSTACK_FAULTS = (
     _wrong("machine", "taken_away", 1, seconds=3),
 )
 """The same over a real OpenStack, by what is asked of it (`openstack_cloud.REQUESTS`)."""
+ADDRESS_FAULTS = (
+    _wrong("card", "lost_response", 2),
+    _wrong("card", "duplicate", 2),
+    _wrong("card", "unavailable", 2),
+    _wrong("card", "forbidden"),
+    _wrong("address", "lost_response", 2),
+    _wrong("address", "duplicate", 2),
+    _wrong("address", "busy", 3),
+    _wrong("no_card", "unavailable", TEN),
+    _wrong("no_card", "lost_response", 2),
+    _wrong("no_address", "unavailable", TEN),
+    _wrong("no_address", "bad_token", 2),
+    _wrong("project", "limits", floatingip=0),
+)
+"""Besides, where each machine gets an address."""
 
 
 def _options(dice: random.Random) -> dict[str, Any]:

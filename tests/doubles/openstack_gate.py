@@ -20,6 +20,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -120,8 +121,7 @@ class OpenStackGate:
     # Inside.
 
     def _open(self, service: str, port: int) -> str:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler(self, service, port))
-        server.daemon_threads = True
+        server = Server(("127.0.0.1", 0), handler(self, service, port))
         self._servers.append(server)
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         return f"http://127.0.0.1:{server.server_port}"
@@ -214,6 +214,15 @@ def without_servers(answer: Answer) -> Answer:
 def is_malformed(answer: bytes) -> bool:
     """Everything that a service answers with 400, but that something is not there or does not fit."""
     return UNFIT.search(answer.decode(errors="replace")) is None
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Who asked was killed meanwhile; all else is told as usual."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 def handler(gate: OpenStackGate, service: str, port: int) -> type[BaseHTTPRequestHandler]:

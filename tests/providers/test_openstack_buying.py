@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
+from keystoneauth1 import access
 
 from providers import base
 from providers.base import InstanceState, Resources
@@ -23,8 +24,21 @@ from providers.errors import (
     ProviderUnavailable,
     QuotaExceeded,
 )
-from providers.openstack import OpenStackProvider, claims, clouds, images, labels, looking, needs, offers, servers
+from providers.openstack import (
+    OpenStackProvider,
+    claims,
+    clouds,
+    images,
+    labels,
+    looking,
+    needs,
+    offers,
+    parts,
+    servers,
+)
 from providers.openstack.clouds import Cloud
+from providers.openstack.keystone import Cloudy
+from providers.openstack.services import Services
 from tests.providers.test_openstack import TOKEN, TRUST, Listener, listener, reply
 
 __all__ = ["listener"]  # the fixture
@@ -154,6 +168,17 @@ def test_addresses_have_rules_of_their_own_where_the_operator_wants_them_and_now
     with_addresses = told.guide("application_credential", TRUST, {})
     assert "floatingips" not in usual.script and '"POST", "path": "/v2.0/floatingips"' in with_addresses.script
     assert "make networks or addresses" in usual.cannot[-1] and "addresses" not in with_addresses.cannot[-1]
+
+
+@pytest.mark.parametrize("purpose", [None, *base.Purpose])
+def test_who_only_cleans_up_looks_for_cards_and_addresses_too_though_it_may_make_none(purpose: base.Purpose | None):
+    endpoint = {"interface": "public", "region_id": "IU", "region": "IU", "url": "https://network.example/v2.0"}
+    told = {
+        "catalog": [{"type": "network", "name": "neutron", "endpoints": [endpoint]}],
+        "application_credential": {"id": "a1", "access_rules": needs.rules(purpose=purpose, addresses=True)},
+    }
+    known = access.AccessInfoV3({"token": told}, "token")
+    assert parts._kinds(Services(Cloudy(JETSTREAM), known)) == list(parts.KINDS)
 
 
 # --- how it is ------------------------------------------------------------------------------------------------------
