@@ -2,8 +2,9 @@
 
 All are run to their end, whichever fails, and the last lines say how each went. A suite without tests has failed.
 
-Several suites share the cores: two at a time, each with its words kept together, for much of a suite is waiting. What
-measures time, or fills the cores by itself, runs alone at the end.
+Several suites share the cores: two at a time, each with its words kept together, for much of a suite is waiting. The
+longest begin first, so that no lane has much left when the other is done. What measures time, or fills the cores by
+itself, runs alone at the end.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -30,7 +31,7 @@ from tests.servers import docker, keycloak, registry
 from tests.servers.openstack import bed as openstack
 
 LANES = min(2, os.cpu_count() or 1)  # more would have the tests wait for one another's cores
-SHOWING, DEVICES = threading.Lock(), threading.Lock()
+SHOWING = threading.Lock()
 CLONE = Path(__file__).resolve().parent.parent
 PYTEST = (sys.executable, "-m", "pytest", "--durations=5")
 CLOSING = re.compile(r"^=+ (.*\b(?:passed|failed|error|errors|skipped|deselected|no tests ran)\b.*) =+$")
@@ -47,18 +48,15 @@ class Suite:
     about: str
     minutes: int
     """It is ended after this long: something hangs."""
+    usually: int = 1
+    """How many minutes it takes beside another, on two cores."""
     commands: Callable[[Sequence[str]], list[Command]]
     """What it runs, given the options that follow the names."""
     needs: tuple[servers.Need, ...] = ()
     alone: bool = False
     """It measures time, or fills every core: nothing else may run beside it."""
     makes_devices: bool = False
-    """It makes and removes network devices, at each of which Chromium gives up what it is loading."""
-
-    @property
-    def minds_devices(self) -> bool:
-        """No two of these may run at the same time."""
-        return self.makes_devices or servers.CHROMIUM in self.needs
+    """It makes network devices and rules about them, for all of this computer: no two of these at the same time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,34 +90,40 @@ def tests_in(folder: str) -> Callable[[Sequence[str]], list[Command]]:
     return lambda options: [(*PYTEST, f"tests/{folder}", *options)]
 
 
+def crashes(options: Sequence[str]) -> list[Command]:
+    """Alone on two cores, three schedules at a time: each is mostly waiting."""
+    return [(*PYTEST, "tests/crashes", "--lanes", "3", *options)]
+
+
 def bench(options: Sequence[str]) -> list[Command]:
     chosen = options or ["--quick"] * servers.CI
     return [(sys.executable, "-m", name, *chosen) for name in ("tests.bench", "tests.bench.launches")]
 
 
 SUITES = (
-    Suite(name="unit", about="linters, types, arrows, and every part by itself", minutes=30, commands=unit,
+    Suite(name="unit", about="linters, types, arrows, and every part by itself", minutes=30, usually=17, commands=unit,
           needs=(servers.GIT, servers.POSTGRES, servers.REDIS, registry.NEED, servers.CLOUD_INIT)),
-    Suite(name="browser", about="a person in a real Chromium", minutes=12, commands=tests_in("browser"),
+    Suite(name="browser", about="a person in a real Chromium", minutes=15, usually=10, commands=tests_in("browser"),
           needs=(servers.GIT, servers.CHROMIUM)),
     Suite(name="clients", about="BinderHub's own client and Thebe, as published, against a real broker", minutes=10,
           commands=tests_in("clients"), needs=(servers.GIT, servers.CHROMIUM, servers.NPM)),
     Suite(name="keycloak", about="signing in with a real Keycloak and a second provider", minutes=12,
-          commands=tests_in("keycloak"), needs=(servers.GIT, servers.CHROMIUM, servers.NPM, keycloak.NEED)),
+          usually=4, commands=tests_in("keycloak"), needs=(servers.GIT, servers.CHROMIUM, servers.NPM, keycloak.NEED)),
     Suite(name="journeys", about="whole flows, embedded and on PostgreSQL, Redis and Celery", minutes=15,
-          commands=tests_in("journeys"), needs=(servers.GIT, servers.POSTGRES, servers.REDIS)),
+          usually=9, commands=tests_in("journeys"), needs=(servers.GIT, servers.POSTGRES, servers.REDIS)),
     Suite(name="docker", about="sessions in containers, on a real engine", minutes=20,
-          commands=tests_in("docker"), needs=(servers.GIT, docker.NEED, registry.NEED), makes_devices=True),
+          usually=7, commands=tests_in("docker"), needs=(servers.GIT, docker.NEED, registry.NEED), makes_devices=True),
     Suite(name="contract", about="every promise of a provider, over each double; and that each broken copy is caught", minutes=8,
-          commands=tests_in("contract"), needs=(servers.GIT,)),
+          usually=3, commands=tests_in("contract"), needs=(servers.GIT,)),
     Suite(name="aws", about="buying and ending on AWS, and the whole contract, over a double as strict as AWS", minutes=20,
-          commands=tests_in("aws")),
+          usually=6, commands=tests_in("aws")),
     Suite(name="openstack", about="a real OpenStack: signing in, and the whole contract", minutes=20,
-          commands=tests_in("openstack"), needs=(openstack.NEED,)),
+          usually=7, commands=tests_in("openstack"), needs=(openstack.NEED,)),
     Suite(name="crashes", about="SIGKILL of everything, everywhere (--schedules N --seed S)", minutes=60,
-          commands=tests_in("crashes"), needs=(servers.GIT, servers.POSTGRES, openstack.NEED), alone=True),
-    Suite(name="clouds", about="machines that boot: from a click to a cell's output to an empty cloud", minutes=20,
-          commands=tests_in("clouds"), needs=(servers.GIT, servers.CHROMIUM, machines.NEED, openstack.NEED), alone=True),
+          commands=crashes, needs=(servers.GIT, servers.POSTGRES, openstack.NEED), alone=True),
+    Suite(name="clouds", about="machines that boot: from a click to a cell's output to an empty cloud", minutes=25,
+          usually=8, commands=tests_in("clouds"),
+          needs=(servers.GIT, servers.CHROMIUM, machines.NEED, openstack.NEED), makes_devices=True),
     Suite(name="bench", about="beside configurable-http-proxy and beside no proxy", minutes=15, commands=bench,
           needs=(servers.NPM,), alone=True),
 )  # fmt: skip
@@ -143,21 +147,42 @@ def main(arguments: list[str]) -> int:
 
 def run_all(chosen: Sequence[Suite], options: Sequence[str]) -> list[Result]:
     """In lanes, and alone what must be; the results in the order in which the suites were named."""
+    servers.fetch({need for suite in chosen for need in suite.needs})
     missing = {suite.name: tuple(need.title for need in suite.needs if not need.fetch()) for suite in chosen}
     beside = [suite for suite in chosen if not suite.alone]
     alone = [suite for suite in chosen if suite.alone]
     if len(beside) == 1:
         beside, alone = [], list(chosen)
-    with ThreadPoolExecutor(LANES) as lanes:
-        done = list(lanes.map(lambda suite: run_beside(suite, options, missing[suite.name]), beside))
+    done = in_lanes(beside, lambda suite: run_beside(suite, options, missing[suite.name]))
     done += [run(suite, options, missing[suite.name], sys.stdout) for suite in alone]
     order = [suite.name for suite in chosen]
     return sorted(done, key=lambda result: order.index(result.name))
 
 
+def in_lanes(suites: Sequence[Suite], play: Callable[[Suite], Result]) -> list[Result]:
+    """All of them, as many at a time as there are lanes."""
+    waiting, running, done = list(suites), dict[Future[Result], Suite](), list[Result]()
+    with ThreadPoolExecutor(LANES) as lanes:
+        while waiting or running:
+            while len(running) < LANES and (suite := next_beside(waiting, list(running.values()))):
+                waiting.remove(suite)
+                running[lanes.submit(play, suite)] = suite
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                del running[future]
+                done.append(future.result())
+    return done
+
+
+def next_beside(waiting: Sequence[Suite], running: Sequence[Suite]) -> Suite | None:
+    """Those that wait for one another before all others, as they are one long suite; then the longest."""
+    taken = any(suite.makes_devices for suite in running)
+    able = [suite for suite in waiting if not (suite.makes_devices and taken)]
+    return max(able, key=lambda suite: (suite.makes_devices, suite.usually), default=None)
+
+
 def run_beside(suite: Suite, options: Sequence[str], missing: tuple[str, ...]) -> Result:
     """Another suite runs beside it: what it says is shown at its end, in one piece."""
-    with DEVICES if suite.minds_devices else contextlib.nullcontext(), tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as said:
         print(f"… {suite.name} has begun", flush=True)
         result = run(suite, options, missing, said)
         said.seek(0)

@@ -11,7 +11,6 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests import servers
 from tests.browser.shared import APP, World, elsewhere, world
 from tests.servers import chromium
 
@@ -168,10 +167,7 @@ def spoil(page: Page, at: str) -> None:
 
 def test_a_name_that_is_made_to_resolve_to_us_is_refused(world: World, lab: dict[str, Any], browser: Browser) -> None:
     """DNS rebinding: the page's own host name turns into our address."""
-    found = servers.CHROMIUM.found()
-    assert found
-    flags = [*chromium.FLAGS, "--no-sandbox", "--host-resolver-rules=MAP *.example 127.0.0.1"]
-    with browser.browser_type.launch(executable_path=found[0], args=flags) as rebound:
+    with browser.browser_type.launch(**chromium.options("--host-resolver-rules=MAP *.example 127.0.0.1")) as rebound:
         page = rebound.new_page()
         for host in ("evil.example", f"{lab['id']}.evil.example", f"{lab['id']}.localhost.example"):
             for path in (

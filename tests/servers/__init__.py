@@ -11,6 +11,7 @@ import functools
 import os
 import shutil
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,13 @@ CHROMIUM = Need(
     packages=("chromium", "fonts-dejavu-core"),
 )
 NPM = Need(title="Node.js with npm", programs=(("node",), ("npm",)), packages=("nodejs", "npm"))
+
+
+def fetch(needs: Collection[Need]) -> None:
+    """All that is missing, in one go: for each go `apt-get` reads all that there is, and settles all that came."""
+    wanted = {package for need in needs if need.found() is None for package in need.packages}
+    if wanted and can_install():
+        install(tuple(sorted(wanted)))
 
 
 def program(name: str) -> str | None:

@@ -165,7 +165,7 @@ class Bed:
         cloud.steps = self.steps
         self.publish(cloud, direct, fresh)
         self.furnish(cloud, fresh)
-        if fresh and not servers.CI:
+        if fresh:
             self.save()
         return cloud
 
