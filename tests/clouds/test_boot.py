@@ -9,6 +9,7 @@ import json
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -96,21 +97,37 @@ def here() -> Iterator[str]:
     subprocess.run(["ip", "address", "del", f"{HERE}/32", "dev", "lo"], check=False)
 
 
-@pytest.fixture
-def world(machines: Machines, here: str) -> Iterator[World]:
+@contextmanager
+def standing(machines: Machines, here: str) -> Iterator[World]:
+    before = len(machines.all)
     spec = {"content": {"kind": "files", "key": "k"}, "title": "o/r", "env": {}, "build_seconds": 300, "server": SERVER}
     broker = BrokerDouble(spec, host=here)
-    yield World(machines, broker)
-    for machine in machines.all:
-        machine.cut()
-    broker.close()
+    try:
+        yield World(machines, broker)
+    finally:
+        for machine in machines.all[before:]:
+            machine.cut()
+        broker.close()
+
+
+@pytest.fixture
+def world(machines: Machines, here: str) -> Iterator[World]:
+    with standing(machines, here) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def served(machines: Machines, here: str) -> Iterator[tuple[World, Machine]]:
+    """One whose session answers, for those who change nothing of it."""
+    with standing(machines, here) as world:
+        yield world, world.running()
 
 
 # --- the plain way --------------------------------------------------------------------------------------------------
 
 
-def test_it_boots_enrols_and_serves_as_nobody_and_tells_each_step(world: World) -> None:
-    machine = world.running()
+def test_it_boots_enrols_and_serves_as_nobody_and_tells_each_step(served: tuple[World, Machine]) -> None:
+    world, machine = served
     world.broker.take().close()
     said = [line for line in machine.console().splitlines() if "anybinder: [" in line]
     assert "cannot be made" not in machine.console()
@@ -164,16 +181,16 @@ EVERY_FILE = "grep -rlsF -e {0} / --exclude-dir=proc --exclude-dir=sys --exclude
 EVERY_PROCESS = "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'; true"
 
 
-def test_a_session_reads_no_secret_of_the_machine(world: World) -> None:
-    machine = world.running()
+def test_a_session_reads_no_secret_of_the_machine(served: tuple[World, Machine]) -> None:
+    world, machine = served
     assert machine.inside(EVERY_FILE.format(ENROLMENT_TOKEN), seconds=120), "root finds it, in what cloud-init keeps"
     assert machine.inside(EVERY_FILE.format(ENROLMENT_TOKEN), user=USER, seconds=120) == ""
     told = machine.inside(EVERY_PROCESS, user=USER)
     assert [secret for secret in (ENROLMENT_TOKEN, world.broker.agent) if secret in told] == []
 
 
-def test_a_session_gets_into_nothing_of_the_agents(world: World) -> None:
-    machine = world.running()
+def test_a_session_gets_into_nothing_of_the_agents(served: tuple[World, Machine]) -> None:
+    _, machine = served
     attempts = {
         "its memory": "dd if=/proc/$(pgrep -of agent.py)/mem bs=1 count=1",
         "its open files": "ls /proc/$(pgrep -of agent.py)/fd",
