@@ -140,14 +140,16 @@ def buy(service: Service, launch: Launch, order: Order, account: backends.Accoun
 def _note_asked(service: Service, order: Order) -> None:
     """Not for what somebody else has given up: after that nobody asks any more, and who ends it knows whether anybody has."""
     now = service.now()
-    values = {"asked_at": now, "first_asked_at": order.first_asked_at or now}
+    first = sa.func.coalesce(
+        Order.first_asked_at, sa.literal(now, Order.first_asked_at.type)
+    )  # the row's word: another worker may have asked since we read it
     with service.db.transaction() as session:
         wanted = sa.update(Order).where(Order.id == order.id, Order.closing_at.is_(None))
-        noted: Any = session.execute(wanted.values(**values))
+        noted: Any = session.execute(wanted.values(asked_at=now, first_asked_at=first))
     if not noted.rowcount:
         raise errors.LeaseLost
-    for name, value in values.items():
-        orm.attributes.set_committed_value(order, name, value)
+    orm.attributes.set_committed_value(order, "asked_at", now)
+    orm.attributes.set_committed_value(order, "first_asked_at", order.first_asked_at or now)
 
 
 def _is_given_up(service: Service, order: Order) -> bool:

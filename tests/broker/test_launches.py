@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import orm
 
 from broker import backends, connections, errors, launches, orders, people, placement, sessions, wishes
 from broker.models import Launch, Order, State
@@ -596,3 +597,16 @@ def test_no_network_call_happens_inside_a_transaction(
     launch = bench.ready()
     launches.stop(bench.at, launch.id)
     assert bench.until_stopped(launch).state is State.STOPPED
+
+
+def test_when_an_order_was_first_asked_for_is_kept_by_who_read_it_before(bench: Bench, clock: Clock) -> None:
+    """Of two workers the second would say that it was asked for once, and its refusal would be believed at once."""
+    launch = bench.advance(bench.request())
+    first = bench.order(launch).first_asked_at
+    with bench.at.db.transaction() as session:
+        held = session.get_one(Order, bench.order(launch).id)
+    orm.attributes.set_committed_value(held, "first_asked_at", None)
+    clock.move(minutes=3)
+    orders._note_asked(bench.at, held)
+    kept = bench.order(launch)
+    assert (kept.first_asked_at, kept.asked_at) == (first, clock())
