@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from decimal import Decimal
 from typing import Any
 
 import typer
@@ -76,9 +77,10 @@ def _of(one: dict[str, Any]) -> str:
 def _money(amount: str | None, currency: str) -> str:
     if amount is None:
         return "unknown"
-    if float(amount) == 0:
+    known = Decimal(amount).normalize()
+    if not known:
         return "free"
-    return f"${float(amount):.4g}" if currency == "USD" else f"{float(amount):.4g} {currency}"
+    return f"${known:f}" if currency == "USD" else f"{known:f} {currency}"
 
 
 def _age(since: str | None) -> str:

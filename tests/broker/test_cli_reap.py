@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from broker import crypto, settings
+from broker.cli import reaping
 from providers import base
 from providers.fake import FakeCloud
 from tests.journeys.conftest import Broker
@@ -92,3 +93,17 @@ def test_what_cannot_be_ended_is_an_exit_status_too(broker: Broker, cloud: FakeC
     broker.run("reap")
     until(lambda: cloud.billed() == [], seconds=20)
     assert over not in listed(broker)
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "said"),
+    [
+        (None, "USD", "unknown"),
+        ("0.000000", "USD", "free"),
+        ("0.000001", "USD", "$0.000001"),
+        ("0.0416", "USD", "$0.0416"),
+        ("1234567.500000", "SU", "1234567.5 SU"),
+    ],
+)
+def test_sums_are_written_as_people_write_them(amount: str | None, currency: str, said: str) -> None:
+    assert reaping._money(amount, currency) == said
