@@ -93,13 +93,8 @@ def _disk_is_ill(*_, **__):
     raise OSError(5, "the disk is ill")
 
 
-class OverThisComputer:
-    """Mixed in before `ProviderContract`."""
-
-    @pytest.fixture
-    def configuration(self):
-        with folders() as found:
-            yield found
+class OnThisComputer:
+    """For whoever has a `configuration`: of processes, or of containers (tests/docker)."""
 
     @pytest.fixture
     def home(self, configuration):
@@ -112,22 +107,6 @@ class OverThisComputer:
     @pytest.fixture
     def reads_user_data(self):
         return False
-
-    @pytest.fixture
-    def console_says(self):
-        return "standing in"
-
-    @pytest.fixture
-    def behave(self):
-        return ["child"]
-
-    @pytest.fixture
-    def boot(self, behave):
-        return Boot(user_data="", config={"token": TOKEN, "behave": behave}, agent=AGENT)
-
-    @pytest.fixture
-    def faults(self, home, behave, monkeypatch):
-        return LocalFaults(home, behave, monkeypatch)
 
     @pytest.fixture
     def advance(self, home):
@@ -146,3 +125,28 @@ class OverThisComputer:
             *map(str, home.glob(order_id)),
             *(str(process) for process in processes.marked(order_id)),
         ]
+
+
+class OverThisComputer(OnThisComputer):
+    """Mixed in before `ProviderContract`."""
+
+    @pytest.fixture
+    def configuration(self):
+        with folders() as found:
+            yield found
+
+    @pytest.fixture
+    def console_says(self):
+        return "standing in"
+
+    @pytest.fixture
+    def behave(self):
+        return ["child"]
+
+    @pytest.fixture
+    def boot(self, behave):
+        return Boot(user_data="", config={"token": TOKEN, "behave": behave}, agent=AGENT)
+
+    @pytest.fixture
+    def faults(self, home, behave, monkeypatch):
+        return LocalFaults(home, behave, monkeypatch)

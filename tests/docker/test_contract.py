@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
 
-from providers import processes
 from providers.base import Boot, InstanceState
-from providers.contract import TOKEN, Faults, ProviderContract
+from providers.contract import TOKEN, ProviderContract
 from providers.errors import InvalidOrder, ProviderUnavailable
 from providers.local import LocalProvider
 from providers.local.containers import Containers
+from tests.contract.over_local import LocalFaults, OnThisComputer
 
 CLIENT = Containers._client
 GONE = Containers(url="unix:///nonexistent/engine.sock")
 AGENT = str(Path(__file__).with_name("stand_in_agent.py"))
 
 
-class EngineFaults(Faults):
+class EngineFaults(LocalFaults):
     """What can be arranged around a real engine."""
 
-    def __init__(self, home: Path, behave: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        self.home, self.behave, self.monkeypatch = home, behave, monkeypatch
-        self.left = 0
+    left = 0
 
     def knows(self, fault, call):
         verbs = ("offers", "provision", "describe", "terminate", "instances")
         return (fault, call) in {("slow_boot", "provision"), *(("unavailable", verb) for verb in verbs)}
 
-    def arrange(self, fault, call, *, times=1):
-        if fault == "slow_boot":
-            self.behave.append("slow")
-            return
+    def _unavailable(self, times):
         self.left = max(0, self.left) + times
         self.monkeypatch.setattr(Containers, "_client", lambda containers: self._sometimes(containers))
 
@@ -42,22 +35,8 @@ class EngineFaults(Faults):
         self.left -= 1
         return CLIENT(GONE if self.left >= 0 else containers)
 
-    def clear(self):
-        self.monkeypatch.undo()
 
-    def die(self, instance):
-        os.kill(int((self.home / instance.id / "pid").read_text()), signal.SIGKILL)
-
-
-class TestTheContract(ProviderContract):
-    @pytest.fixture
-    def provider(self, configuration):
-        return LocalProvider(configuration)
-
-    @pytest.fixture
-    def reads_user_data(self):
-        return False
-
+class TestTheContract(OnThisComputer, ProviderContract):
     @pytest.fixture
     def behave(self):
         return []
@@ -69,22 +48,12 @@ class TestTheContract(ProviderContract):
         )  # fmt: skip
 
     @pytest.fixture
-    def faults(self, configuration, behave, monkeypatch):
-        return EngineFaults(Path(configuration["home"]), behave, monkeypatch)
+    def faults(self, home, behave, monkeypatch):
+        return EngineFaults(home, behave, monkeypatch)
 
     @pytest.fixture
     def patience(self):
         return 60
-
-    @pytest.fixture
-    def advance(self, configuration):
-        """Time passes for what is being ended."""
-
-        def advance(seconds):
-            for asked in Path(configuration["home"]).glob("*/terminating"):
-                asked.write_text(str(float(asked.read_text()) - seconds))
-
-        return advance
 
     @pytest.fixture
     def buy(self, provider, credential, make_order, wait, engine):
@@ -99,12 +68,9 @@ class TestTheContract(ProviderContract):
         return buy
 
     @pytest.fixture
-    def billed(self, engine, configuration):
-        return lambda order_id: [
-            *map(str, Path(configuration["home"]).glob(order_id)),
-            *(str(process) for process in processes.marked(order_id)),
-            *containers_of(engine, order_id),
-        ]
+    def billed(self, engine, billed):
+        """Its container as well."""
+        return lambda order_id: [*billed(order_id), *containers_of(engine, order_id)]
 
     @pytest.fixture(autouse=True)
     def all_is_removed(self, engine):
