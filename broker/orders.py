@@ -140,9 +140,8 @@ def buy(service: Service, launch: Launch, order: Order, account: backends.Accoun
 def _note_asked(service: Service, order: Order) -> None:
     """Not for what somebody else has given up: after that nobody asks any more, and who ends it knows whether anybody has."""
     now = service.now()
-    first = sa.func.coalesce(
-        Order.first_asked_at, sa.literal(now, Order.first_asked_at.type)
-    )  # the row's word: another worker may have asked since we read it
+    # The row's word, not ours: another worker may have asked since we read it.
+    first = sa.func.coalesce(Order.first_asked_at, sa.literal(now, Order.first_asked_at.type))
     with service.db.transaction() as session:
         wanted = sa.update(Order).where(Order.id == order.id, Order.closing_at.is_(None))
         noted: Any = session.execute(wanted.values(asked_at=now, first_asked_at=first))

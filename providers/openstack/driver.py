@@ -240,7 +240,7 @@ class OpenStackProvider(base.Provider):
             if labels.order_taken(instance_id or ""):
                 taking.released(services, order_id)
             else:
-                ending.ended(services, order_id)
+                ending.ended(services, order_id, bought=bool(labels.order_of(instance_id or "")))
 
     def instances(self, credential: base.Credential, broker: str) -> list[base.Instance]:
         """One for each order of which anything is left: a machine, a firewall, a claim."""

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from providers.base import Instance, InstanceState
-from providers.openstack import claims, groups, labels, looking, parts, taking
+from providers.errors import ProviderUnavailable
+from providers.openstack import claims, groups, labels, looking, parts, servers, taking
 from providers.openstack.services import Services
 
 
-def ended(services: Services, order_id: str) -> None:
-    """Begin to end it. What cannot be deleted while its machine still ends is deleted by `seen`, or by the next call."""
-    held = looking.of_order(services, order_id)
+def ended(services: Services, order_id: str, *, bought: bool = False) -> None:
+    """Begin to end it. What cannot be deleted while its machine still ends is deleted by `seen`, or by the next call.
+
+    The machine alone costs money, so it does not wait for what keeps the rest. `bought`: by its name it is a machine of ours,
+    which is deleted also while nobody can read its claim.
+    """
+    found = servers.of_order(services, order_id)
+    try:
+        held = looking.Held(servers=found, claims=claims.of_order(services, order_id))
+    except ProviderUnavailable:
+        if bought:
+            _delete(services, found)
+        raise
     if held.taken:  # a server of somebody's own: not even one that bears our tag, by whatever hand, is deleted
         taking.released(services, order_id)
         return
+    _delete(services, found)
     for claim in reversed(held.claims):  # the first one last: it says that this order was ever bought
         claims.give_back(services, claim.id)
-    for server in held.servers:
-        services.delete("compute", f"/servers/{server.id}")
+    for server in found:
         groups.detach(services, server.id)
+    made = [part for part in parts.listed(services) if part.tag.order == order_id]
     # A card that a machine still has cannot be deleted by its project: Neutron keeps that to Nova.
-    parts.delete(services, [part for part in held.parts if part.kind != "ports" or not held.servers])
+    parts.delete(services, [part for part in made if part.kind != "ports" or not found])
+
+
+def _delete(services: Services, found: Iterable[servers.Server]) -> None:
+    for server in found:
+        services.delete("compute", f"/servers/{server.id}")
 
 
 def seen(services: Services, order_id: str) -> Instance:

@@ -214,6 +214,9 @@ class Listener:
             def do_PATCH(self) -> None:
                 self.do_POST()
 
+            def do_DELETE(self) -> None:
+                self.do_POST()
+
             def do_POST(self) -> None:
                 listener.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
                 listener.answer(self)

@@ -316,6 +316,35 @@ def test_what_a_neutron_tells_page_by_page_is_read_to_its_end(listener):
     assert (found.tag, found.parts) == (TAG, ("security group g3",))
 
 
+@pytest.mark.parametrize("out", ["image", "network"])
+def test_a_machine_is_deleted_although_what_keeps_its_other_things_is_out_of_order(listener, out):
+    """It alone costs money: a Glance that is down for a day must not be a day's bill."""
+    deleted = []
+    machine = {
+        "id": "s1",
+        "metadata": TAG.as_labels(),
+        "status": "ACTIVE",
+        "created": "2026-11-28T12:00:00Z",
+        "OS-EXT-STS:task_state": None,
+    }
+
+    def answer(request: Any) -> None:
+        path = request.path.partition("?")[0]
+        if path.startswith(f"/{out}/"):
+            return reply(request, 503, b"{}")
+        if request.command == "DELETE":
+            deleted.append(path.rpartition("/v2")[2])
+            return reply(request, 204, b"")
+        name = path.rpartition("/")[2]
+        listed = {"detail": {"servers": [machine]}, "images": {"images": []}, "ports": {"ports": []}}
+        return reply(request, 200, json.dumps(listed[name]).encode())
+
+    listener.answer = answer
+    with pytest.raises(ProviderUnavailable, match="answers 503"):
+        listener.provider.terminate(catalogued(listener), "anybinder-o1", "o1")
+    assert deleted == ["/servers/s1"]
+
+
 def test_a_list_that_never_ends_is_given_up(listener):
     server = {"id": "s1", "metadata": {}}
     page = {"servers": [server], "servers_links": [{"rel": "next", "href": "…"}]}
