@@ -27,8 +27,10 @@ from typing import TextIO
 
 from tests import servers
 from tests.doubles.machines import image as machines
+from tests.openstack_boot import guest
 from tests.servers import docker, keycloak, registry
 from tests.servers.openstack import bed as openstack
+from tests.servers.openstack import hypervisor
 
 LANES = min(2, os.cpu_count() or 1)  # more would have the tests wait for one another's cores
 SHOWING = threading.Lock()
@@ -81,7 +83,7 @@ def unit(options: Sequence[str]) -> list[Command]:
 
 def unit_tests() -> list[str]:
     """Everything under tests/ that no other suite claims."""
-    claimed = {suite.name for suite in SUITES}
+    claimed = {suite.name.replace("-", "_") for suite in SUITES}
     folders = {path.relative_to(CLONE / "tests").parts[0] for path in (CLONE / "tests").rglob("test_*.py")}
     return [f"tests/{name}" for name in sorted(folders - claimed)]
 
@@ -124,6 +126,9 @@ SUITES = (
     Suite(name="clouds", about="machines that boot: from a click to a cell's output to an empty cloud", minutes=25,
           usually=8, commands=tests_in("clouds"),
           needs=(servers.GIT, servers.CHROMIUM, machines.NEED, openstack.NEED), makes_devices=True),
+    Suite(name="openstack-boot", about="an OpenStack whose machines boot: bought, emulated, entered, stopped, left alone",
+          minutes=20, commands=tests_in("openstack_boot"), alone=True, makes_devices=True,
+          needs=(servers.GIT, servers.CHROMIUM, guest.NEED, openstack.NEED, hypervisor.NEED)),
     Suite(name="bench", about="beside configurable-http-proxy and beside no proxy", minutes=15, commands=bench,
           needs=(servers.NPM,), alone=True),
 )  # fmt: skip
@@ -192,7 +197,7 @@ def run_beside(suite: Suite, options: Sequence[str], missing: tuple[str, ...]) -
 
 
 def usage() -> str:
-    lines = [f"  {suite.name:9} {suite.about}" for suite in SUITES]
+    lines = [f"  {suite.name:14} {suite.about}" for suite in SUITES]
     return "\n".join(["usage: tests/run [SUITE …] [options for pytest]", "", *lines])
 
 
@@ -259,7 +264,7 @@ def shown(command: Command) -> str:
 
 def summary(results: Sequence[Result], seconds: float) -> str:
     """A line a suite, what went wrong, and a last line that a machine can read."""
-    lines = [f"{'ok    ' if result.good else 'FAILED'} {result.name:9} {result.seconds:7.1f} s  {result.closing}"
+    lines = [f"{'ok    ' if result.good else 'FAILED'} {result.name:14} {result.seconds:7.1f} s  {result.closing}"
              for result in results]  # fmt: skip
     for result in results:
         lines += [f"       {result.name}: {why}" for why in result.failed]

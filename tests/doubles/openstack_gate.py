@@ -20,6 +20,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -76,7 +77,9 @@ class Answer:
 class OpenStackGate:
     """Its addresses are those of the cloud, as long as it is entered."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
+        """`host`: the address of this computer that it has; with `tls` it is reached by https."""
+        self.host, self.tls = host, tls
         self.calls: list[Call] = []
         self.revoked: Callable[[], str] = lambda: "revoked"
         """Makes a token that the cloud takes no more."""
@@ -121,10 +124,12 @@ class OpenStackGate:
     # Inside.
 
     def _open(self, service: str, port: int) -> str:
-        server = Server(("127.0.0.1", 0), handler(self, service, port))
+        server = Server((self.host, 0), handler(self, service, port))
+        if self.tls:
+            server.socket = self.tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         self._servers.append(server)
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        return f"http://127.0.0.1:{server.server_port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{server.server_port}"
 
     def _meet(self, service: str, method: str, path: str) -> Fault | None:
         with self._lock:

@@ -30,7 +30,7 @@ class PublicWay:
         self.name, self.url, self.port = name, f"https://{name}", 0
         self.sessions, self.others = sessions, dict(others or {})
         """Where other names answer by plain HTTP, by their port."""
-        authority = trustme.CA()
+        authority = self._authority = trustme.CA()
         self.certificates = folder / "authority.pem"
         authority.cert_pem.write_to_path(self.certificates)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -63,6 +63,12 @@ class PublicWay:
         self._loop.call_soon_threadsafe(self._ended.set)
         self._thread.join(10)
         self._loop.close()
+
+    def identity(self, address: str) -> ssl.SSLContext:
+        """For another server, which those who trust `certificates` believe to be at this address."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._authority.issue_cert(address).configure_cert(context)
+        return context
 
     def open(self, address: str) -> int:
         """Answer at this address of this computer too, as behind the proxy; the port."""

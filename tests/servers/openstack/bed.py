@@ -21,7 +21,7 @@ import psutil
 
 from tests import servers
 from tests.servers import keystone
-from tests.servers.openstack import bus, configuration, database, packages, seed
+from tests.servers.openstack import bridge, bus, configuration, database, hypervisor, packages, seed
 from tests.servers.openstack.processes import Processes
 
 NEED = servers.Need(
@@ -41,7 +41,10 @@ SERVICES = {
 VERSIONS = {"identity": "/v3", "compute": "/v2.1", "network": "", "image": "", "placement": ""}
 START_SECONDS = 240
 PASSED_ON = ("PATH", "TMPDIR", "LANG", "HTTPS_PROXY", "SSL_CERT_FILE")  # Keystone reads the keys of an issuer by https
-NOT_SAVED = ("*.out", "*.log", "rabbitmq", "*.there", "locks")
+PARTS = ("aki", "ari")
+"""What Glance calls a kernel and a ramdisk."""
+NOT_SAVED = ("*.out", "*.log", "rabbitmq", "*.there", "locks", "libvirt", "libvirt*.so", "libvirt.py", "bridge",
+             "instances")  # fmt: skip
 
 InFront = Callable[[Mapping[str, int]], Mapping[str, str]]
 """Given the port of each service, the root address by which the catalogue shall publish it."""
@@ -89,6 +92,23 @@ class Cloud(keystone.Keystone):
         self.admin = self.token(keystone.User(id="", name=keystone.ADMIN, password=password), project_name="admin")
         self.roles = {role["name"]: role["id"] for role in self.ask("GET", "/roles").json()["roles"]}
 
+    def wired(self, project: str, wires: bridge.Bridge, name: str = "wired") -> str:
+        """A network of this project's on this bridge; its id."""
+        told = {"name": name, "project_id": project}
+        network = self.ask("POST", "/v2.0/networks", {"network": told}, of="network").json()["network"]["id"]
+        subnet = {"network_id": network, "name": name, "ip_version": 4, "cidr": wires.cidr, "project_id": project,
+                  "gateway_ip": wires.gateway, "enable_dhcp": False}  # fmt: skip
+        self.ask("POST", "/v2.0/subnets", {"subnet": subnet}, of="network")
+        return str(network)
+
+    def image(self, name: str, file: Path, disk_format: str, **properties: str) -> str:
+        """A public image of this file; its id."""
+        told = {"name": name, "disk_format": disk_format, "visibility": "public", "architecture": "x86_64",
+                "container_format": disk_format if disk_format in PARTS else "bare", **properties}  # fmt: skip
+        made = self.ask("POST", "/v2/images", told, of="image").json()
+        self.ask("PUT", f"/v2/images/{made['id']}/file", of="image", content=file.read_bytes())
+        return str(made["id"])
+
     def network(self, project: str, token: str) -> str:
         """The id of the network that Neutron allocates a project that has none, with a router to the world."""
         found = self.ask("GET", f"/v2.0/auto-allocated-topology/{project}", token=token, of="network").json()
@@ -123,16 +143,17 @@ class Cloud(keystone.Keystone):
 
 
 @contextlib.contextmanager
-def running(in_front: InFront | None = None) -> Iterator[Cloud]:
-    """Two minutes the first time, half a minute afterwards."""
-    assert NEED.found(), f"{NEED.title} are not on this computer."
+def running(in_front: InFront | None = None, *, on: bridge.Bridge | None = None) -> Iterator[Cloud]:
+    """Two minutes the first time, half a minute afterwards. `on`: machines boot, and are wired to this."""
+    for need in (NEED, hypervisor.NEED) if on else (NEED,):
+        assert need.found(), f"{need.title} are not on this computer."
     python = packages.environment()
     tidy()
     with contextlib.ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="abos-", dir="/tmp")))  # for the socket
         folder = packages.FOLDER / f"run-{os.getpid()}-{secrets.token_hex(3)}"
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        bed = Bed(folder, place, python)
+        bed = Bed(folder, place, python, on)
         stack.callback(bed.end)
         yield bed.start(in_front)
 
@@ -140,8 +161,9 @@ def running(in_front: InFront | None = None) -> Iterator[Cloud]:
 class Bed:
     """One cloud's processes and files."""
 
-    def __init__(self, folder: Path, place: Path, python: Path) -> None:
-        self.folder, self.place, self.python = folder, place, python
+    def __init__(self, folder: Path, place: Path, python: Path, wires: bridge.Bridge | None) -> None:
+        self.folder, self.place, self.python, self.wires = folder, place, python, wires
+        self.driver = configuration.LIBVIRT if wires else configuration.FAKE
         self.processes = Processes(folder)
         self.ports = free_ports("bus", "names", "distribution", *SERVICES.values())
         self.began = time.monotonic()
@@ -149,16 +171,23 @@ class Bed:
         self.cloud: Cloud | None = None
 
     def start(self, in_front: InFront | None) -> Cloud:
-        fresh = not restored(self.folder)
+        fresh = not restored(self.folder, self.driver)
         if fresh:
             self.folder.mkdir(parents=True)
             (self.folder / "password").write_text(secrets.token_urlsafe(16))
         direct = {name: f"http://127.0.0.1:{self.ports[name]}" for name in SERVICES.values()}
         published = {**direct, **(in_front({name: self.ports[name] for name in direct}) if in_front else {})}
-        configuration.write(self.folder, self.ports, socket=self.place / "db", packages=self.python.parent.parent)
+        configuration.write(
+            self.folder, self.ports, place=self.place, packages=self.python.parent.parent, driver=self.driver
+        )
         numbers = {"port": self.ports["bus"], "names": self.ports["names"], "distribution": self.ports["distribution"]}
         bus.start(self.processes, self.folder, **numbers)
         self.start_database(fresh)
+        if self.wires:
+            (self.folder / "bridge").write_text(self.wires.name)  # for `tidy`
+            hypervisor.bind(self.folder)
+            hypervisor.start(self.processes, self.folder, self.place)
+            self.step("libvirt")
         for name, kind in SERVICES.items():
             self.start_service(name, self.ports[kind])
         cloud = self.cloud = Cloud(self.ports, self.folder, published)
@@ -167,6 +196,8 @@ class Bed:
         self.furnish(cloud, fresh)
         if fresh:
             self.save()
+        if self.wires:
+            self.wires.ports = lambda: seed.ports(cloud)
         return cloud
 
     def start_database(self, fresh: bool) -> None:
@@ -202,11 +233,15 @@ class Bed:
             self.until_it_answers(name)
         if fresh:
             with ThreadPoolExecutor(4) as threads:
-                for done in [threads.submit(work, cloud) for work in (seed.images, seed.networks, seed.sizes)]:
+                for done in [threads.submit(work, cloud) for work in self.furniture()]:
                     done.result()
             self.step("furnished")
         self.processes.until(lambda: seed.computes(cloud), seconds=START_SECONDS, what="a machine can be bought")
         self.step("compute")
+
+    def furniture(self) -> tuple[Callable[[Cloud], None], ...]:
+        """Images that boot are brought by who knows their names."""
+        return (seed.networks, seed.small_sizes) if self.wires else (seed.images, seed.networks, seed.sizes)
 
     def until_it_answers(self, kind: str) -> None:
         self.until_open(self.ports[kind])
@@ -221,7 +256,7 @@ class Bed:
 
     def save(self) -> None:
         """MariaDB is stopped for a moment; the services connect again by themselves."""
-        target = saved()
+        target = saved(self.driver)
         if target.exists():
             return
         self.processes.hold(tuple(SERVICES), signal.SIGSTOP)
@@ -231,7 +266,7 @@ class Bed:
             shutil.copytree(self.folder, making, symlinks=True, ignore=shutil.ignore_patterns(*NOT_SAVED))
             with contextlib.suppress(OSError):  # another run was sooner
                 making.rename(target)
-            for older in set(packages.FOLDER.glob("saved-*")) - {target}:
+            for older in set(packages.FOLDER.glob(f"{kept_as(self.driver)}-*")) - {target}:
                 shutil.rmtree(older, ignore_errors=True)
             shutil.rmtree(making, ignore_errors=True)
             database.start(self.processes, self.folder, self.place)
@@ -240,23 +275,32 @@ class Bed:
         self.step("saved")
 
     def end(self) -> None:
+        if self.wires:
+            self.wires.ports = list
         if self.cloud is not None:
             self.cloud.close()
         self.processes.end(at_once=True)
+        if self.wires:
+            end_machines(self.folder)
 
 
-def saved() -> Path:
+def saved(driver: configuration.Driver) -> Path:
     """Where the state is kept that these very files make of these very packages."""
     made_of = hashlib.sha256()
     for file in sorted(path for path in HERE.rglob("*") if path.is_file() and path.suffix != ".pyc"):
         made_of.update(file.read_bytes())
-    return packages.FOLDER / f"saved-{made_of.hexdigest()[:16]}"
+    return packages.FOLDER / f"{kept_as(driver)}-{made_of.hexdigest()[:16]}"
 
 
-def restored(folder: Path) -> bool:
-    if not saved().exists():
+def kept_as(driver: configuration.Driver) -> str:
+    """What one driver's hosts have told Nova is not true of the other's."""
+    return "booting" if driver.boots else "saved"
+
+
+def restored(folder: Path, driver: configuration.Driver) -> bool:
+    if not saved(driver).exists():
         return False
-    shutil.copytree(saved(), folder, symlinks=True)
+    shutil.copytree(saved(driver), folder, symlinks=True)
     return True
 
 
@@ -264,10 +308,17 @@ def tidy() -> None:
     """End and remove what was left by runs that were killed."""
     for folder in packages.FOLDER.glob("run-*"):
         if not psutil.pid_exists(int(folder.name.split("-")[1])):
-            for process in psutil.process_iter():
-                if belongs(process, folder):
-                    process.kill()
+            end_machines(folder)
+            if (name := folder / "bridge").exists():
+                bridge.taken_up(name.read_text())
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def end_machines(folder: Path) -> None:
+    """And whatever else has this folder in its words: a machine belongs to nobody's process group."""
+    for process in psutil.process_iter():
+        if belongs(process, folder):
+            process.kill()
 
 
 def belongs(process: psutil.Process, folder: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -30,18 +31,37 @@ service_token_roles = service
 # most of a service's work would be asking whether a token is good; what is revoked is refused as soon as this
 token_cache_time = {remembered}
 """
-WIRING = "[neutron.ml2.mechanism_drivers]\nunwired = unwired:Unwired\n"
+WIRING = "[neutron.ml2.mechanism_drivers]\nunwired = unwired:Unwired\nwired = unwired:Wired\n"
 
 
-def write(folder: Path, ports: Mapping[str, int], *, socket: Path, packages: Path) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Driver:
+    """What machines run on."""
+
+    nova: str
+    """`compute_driver` of Nova."""
+    neutron: str
+    """The mechanism that binds their ports (inside/unwired.py)."""
+    boots: bool
+
+
+FAKE = Driver(nova="fake.FakeDriverWithoutFakeNodes", neutron="unwired", boots=False)
+LIBVIRT = Driver(nova="libvirt.LibvirtDriver", neutron="wired", boots=True)
+
+
+def write(folder: Path, ports: Mapping[str, int], *, place: Path, packages: Path, driver: Driver) -> None:
     """Anew at each start: ports and socket are others."""
     words = {"password": (folder / "password").read_text(), "identity": ports["identity"], "region": REGION}
     account = ACCOUNT.format(**words)
-    database, query = "mysql+pymysql://root@localhost", f"?unix_socket={socket}"
+    database, query = "mysql+pymysql://root@localhost", f"?unix_socket={place / 'db'}"
     told = {
         **{name: str(port) for name, port in ports.items()},
         "folder": str(folder),
+        "place": str(place),
+        "programs": str(packages / "bin"),
         "packaged": str(packages / "etc"),
+        "compute_driver": driver.nova,
+        "mechanism": driver.neutron,
         "database": database,
         "socket": query,
         "bus": f"rabbit://guest:guest@127.0.0.1:{ports['bus']}/",

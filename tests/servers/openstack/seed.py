@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ FLAVORS = (  # name, cores, MB of memory, GB of disk; the last fits no host
     ("m3.toobig", 100_000, 15360, 20),
 )
 IMAGES = ("Featured-Ubuntu24", "Featured-Ubuntu22", "Featured-Debian12", "Featured-RockyLinux9")
+SMALL_FLAVORS = (("m3.micro", 1, 1024, 4),)
+"""For machines that boot on this computer."""
 NETWORK = "auto_allocated_network"
 EXTERNAL = "public"
 
@@ -65,10 +67,19 @@ def networks(cloud: Cloud) -> None:
     cloud.ask("POST", "/v2.0/subnetpools", {"subnetpool": pool}, of="network")
 
 
-def sizes(cloud: Cloud) -> None:
-    for name, cores, memory, disk in FLAVORS:
+def sizes(cloud: Cloud, flavors: Iterable[tuple[str, int, int, int]] = FLAVORS) -> None:
+    for name, cores, memory, disk in flavors:
         told = {"name": name, "vcpus": cores, "ram": memory, "disk": disk}
         cloud.ask("POST", "/flavors", {"flavor": told}, of="compute")
+
+
+def small_sizes(cloud: Cloud) -> None:
+    sizes(cloud, SMALL_FLAVORS)
+
+
+def ports(cloud: Cloud) -> list[str]:
+    """The ids of all, of whatever project."""
+    return [str(each["id"]) for each in cloud.ask("GET", "/v2.0/ports?fields=id", of="network").json()["ports"]]
 
 
 def computes(cloud: Cloud) -> bool:
