@@ -30,7 +30,7 @@ def trouble(service: Service, launch: Launch, order: Order) -> errors.LaunchFail
         )
     if now - began > boot + build:
         return errors.BuildTimeout()
-    if now - (order.agent_seen_at or began) > silence:
+    if order.agent_seen_at is not None and now - order.agent_seen_at > silence:
         return errors.InstanceLost()
     detail = has_ended(service, order)
     if detail is not None and order.enrolled_at is None:

@@ -430,6 +430,17 @@ def test_a_machine_that_falls_silent_is_ended(bench: Bench, clock: Clock) -> Non
     assert bench.cloud.instances_by_order == {}
 
 
+def test_a_machine_that_still_boots_is_not_silent(make_bench: Callable[..., Bench], clock: Clock) -> None:
+    """It has not said anything yet, and has as long for that as a boot may take."""
+    bench = make_bench(silence_minutes=1, boot_minutes=15, attempts=1)
+    launch = bench.advance(bench.request())
+    clock.move(minutes=10)
+    assert bench.advance(launch).state is State.STARTING
+    clock.move(minutes=6)
+    said = bench.said(bench.until_stopped(launch))
+    assert any("never reported" in line for line in said), said
+
+
 # --- the one way out ------------------------------------------------------------------------------------------------
 
 
