@@ -2,7 +2,7 @@
 
 It is the Debian of `tests/doubles/machines` with a kernel. There is no boot loader: Nova gives the machine the kernel and a
 ramdisk. The ramdisk is made anew for each cloud, in no time: it carries what a campus would have put into its own image,
-the names that this cloud's machines know and whom they trust for them, lays that over the root, and goes on to systemd.
+the names that this cloud's machines know, whom they trust for them, and wheels; it lays that over the root and becomes systemd.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tests import servers
 from tests.doubles.machines import image
+from tests.openstack_boot import wheels
 from tests.servers import docker
 
 NEED = servers.Need(
@@ -104,6 +105,12 @@ def lay_over(upper: Path, root: Path, names: Mapping[str, str], authority: Path)
     image.write(upper / "etc/hosts", "\n".join(lines) + "\n")
     image.write(upper / "etc/resolv.conf", image.RESOLVER.read_text())
     image.trust(upper, root, authority, "broker")
+    wheels.make(upper / wheels.PLACE.lstrip("/"))
+    image.write(upper / "etc/uv/uv.toml", wheels.SETTINGS)
+    known = dict.fromkeys(docker.BUNDLES, docker.CERTIFICATES)
+    image.write(upper / "etc/environment", "".join(f"{name}={value}\n" for name, value in known.items()))
+    shown = " ".join(f'"{name}={value}"' for name, value in known.items())
+    image.write(upper / "etc/systemd/system.conf.d/indexes.conf", f"[Manager]\nDefaultEnvironment={shown}\n")
 
 
 def made() -> Guest:
