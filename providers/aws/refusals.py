@@ -55,6 +55,11 @@ MEANT: dict[str, tuple[type[ProviderError], str]] = {
     "OptInRequired": (PermissionMissing, "Your account is not activated for EC2 here yet. Finish its registration."),
     "PendingVerification": (ProviderUnavailable, "AWS is still verifying your account. Try again later."),
     "Blocked": (PermissionMissing, "AWS has blocked your account for launching. Ask its support."),
+    "OperationNotPermitted": (
+        PermissionMissing,
+        "Somebody has protected this machine from being ended. Take that off in the EC2 console (Actions → Instance settings → "
+        "Change termination protection); it is ended then.",
+    ),
     "InvalidAMIID.NotFound": (InvalidOrder, "The image that machines start from is gone. Launch again in a while."),
     "InvalidAMIID.Unavailable": (InvalidOrder, "The image that machines start from is gone. Launch again in a while."),
     "InvalidAMIID.Malformed": (InvalidOrder, "AWS publishes something else than an image there. Try again tomorrow."),

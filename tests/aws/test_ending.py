@@ -36,6 +36,15 @@ class TestEnding(OverPurchases):
         assert end(credential, bought) > 2
         assert account.marked() == []
 
+    def test_a_machine_that_its_person_has_protected_says_so_and_is_ended_once_it_is_free(
+        self, aws, provider, credential, buy, end
+    ):
+        bought = buy()
+        aws.fail("TerminateInstances", 400, "OperationNotPermitted", "The instance 'i-1' may not be terminated.")
+        with pytest.raises(PermissionMissing, match=r"may not be terminated\)\. .*Change termination protection"):
+            provider.terminate(credential, bought.id, bought.tag.order)
+        end(credential, bought)
+
     def test_switching_off_ends_the_bill_and_the_rest_is_told(
         self, aws, account, provider, credential, buy, clock, end
     ):
