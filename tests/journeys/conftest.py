@@ -44,7 +44,7 @@ class Broker:
 
     def wait(self) -> None:
         """Until it answers."""
-        until(lambda: (self.home / "broker.json").exists(), seconds=20, what=self.log())
+        until(lambda: (self.home / "broker.json").exists(), seconds=60, what=self.log())
         self.run("list")
 
     def run(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -117,6 +117,14 @@ def start_broker(home: Path) -> Iterator[Callable[..., Broker]]:
             return broker
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def built_before(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Settings of a broker that finds what brokers with them built before: for tests of what comes after a build."""
+    cache = {"cache": str(tmp_path_factory.mktemp("built"))}
+    local = {"name": "local", "provider": "local", "title": "This computer", "configuration": cache}
+    return {"ANYBINDER_BACKENDS": json.dumps([local])}
 
 
 @pytest.fixture(params=["embedded", "production"])

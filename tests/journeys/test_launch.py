@@ -150,9 +150,9 @@ def test_what_cannot_be_found_is_said_before_anything_starts(
 
 @pytest.mark.parametrize("which", ["guardian", "worker"])
 def test_a_killed_agent_is_noticed_and_leaves_no_server(
-    start_broker: Callable[..., Broker], repos: Repos, which: str
+    start_broker: Callable[..., Broker], repos: Repos, built_before: dict[str, str], which: str
 ) -> None:
-    broker, (url, make) = start_broker(ANYBINDER_HEARTBEAT_SECONDS="0.5"), repos
+    broker, (url, make) = start_broker(ANYBINDER_HEARTBEAT_SECONDS="0.5", **built_before), repos
     make("app", PLAIN_APP)
     ready = broker.launch(f"{url}/app", "--name", "app")
     agents = {one.pid: one for one in psutil.process_iter() if is_agent(one, broker.home)}

@@ -86,11 +86,11 @@ def take_terminal() -> None:
 
 
 @pytest.fixture
-def attended(home: Path, repos: Repos) -> Iterator[tuple[Terminal, Broker]]:
+def attended(home: Path, repos: Repos, built_before: dict[str, str]) -> Iterator[tuple[Terminal, Broker]]:
     """A launch that is ready, on a terminal, with a broker of its own."""
     url, make = repos
     make("app", PLAIN_APP)
-    alone = Broker(home, {"ANYBINDER_PORT": "0", "TERM": "xterm"})
+    alone = Broker(home, {"ANYBINDER_PORT": "0", "TERM": "xterm", **built_before})
     terminal = Terminal([*COMMAND, "launch", f"{url}/app", "--name", "app", "--no-browser"], alone.environment)
     terminal.see("Ctrl-C to stop it or to leave it running.")
     yield terminal, alone
