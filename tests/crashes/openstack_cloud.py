@@ -296,7 +296,7 @@ class OpenStackCloud:
                 order = labels.order_of(json.loads(call.body)["server"]["name"])
                 kind = "twin" if order in self.gate.delivered_twice else "machine"
                 number = json.loads(call.answer)["server"]["id"]
-                yield {"id": number, "kind": kind, "order": order, "came": 0.0, "went": 0.0}
+                yield {"id": number, "kind": kind, "order": order, "came": 1.0, "went": 1.0}  # long ago
 
     def stop(self) -> None:
         self._end()

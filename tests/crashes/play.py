@@ -158,7 +158,7 @@ def _visit(world: World) -> list[str]:
     """What is said to be ready can be used, unless it has ended meanwhile."""
 
     def over(launch: str) -> bool:
-        return world.visit(launch) or world.states()[launch] == "stopped"
+        return world.visit(launch) or world.states()[launch] != "ready"
 
     ready = [launch for launch, state in world.states().items() if state == "ready"]
     silent = [launch for launch in ready if not world.live(functools.partial(over, launch), VISIT_SECONDS)]
