@@ -120,11 +120,12 @@ class OnThisComputer:
 
     @pytest.fixture
     def billed(self, home):
-        """What a session costs here: its folders and its processes."""
-        return lambda order_id: [
-            *map(str, home.glob(order_id)),
-            *(str(process) for process in processes.marked(order_id)),
-        ]
+        return lambda order_id: left_of(home, order_id)
+
+
+def left_of(home, order_id):
+    """What a session costs here: its folders and its processes."""
+    return [*map(str, home.glob(order_id)), *(str(process) for process in processes.marked(order_id))]
 
 
 class OverThisComputer(OnThisComputer):

@@ -11,7 +11,7 @@ from providers.contract import TOKEN, ProviderContract
 from providers.errors import InvalidOrder, ProviderUnavailable
 from providers.local import LocalProvider
 from providers.local.containers import Containers
-from tests.contract.over_local import LocalFaults, OnThisComputer
+from tests.contract.over_local import LocalFaults, OnThisComputer, left_of
 
 CLIENT = Containers._client
 GONE = Containers(url="unix:///nonexistent/engine.sock")
@@ -68,9 +68,9 @@ class TestTheContract(OnThisComputer, ProviderContract):
         return buy
 
     @pytest.fixture
-    def billed(self, engine, billed):
+    def billed(self, engine, home):
         """Its container as well."""
-        return lambda order_id: [*billed(order_id), *containers_of(engine, order_id)]
+        return lambda order_id: [*left_of(home, order_id), *containers_of(engine, order_id)]
 
     @pytest.fixture(autouse=True)
     def all_is_removed(self, engine):
