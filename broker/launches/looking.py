@@ -31,7 +31,7 @@ def trouble(service: Service, launch: Launch, order: Order) -> errors.LaunchFail
     if now - began > boot + build:
         return errors.BuildTimeout()
     if order.agent_seen_at is not None and now - order.agent_seen_at > silence:
-        return errors.InstanceLost()
+        return errors.InstanceLost("The machine has not been heard of for too long.")
     detail = has_ended(service, order)
     if detail is not None and order.enrolled_at is None:
         return errors.InstanceLost(consoles.never_reported(service, order, detail or "no reason is known"))

@@ -430,6 +430,15 @@ def test_a_machine_that_falls_silent_is_ended(bench: Bench, clock: Clock) -> Non
     assert bench.cloud.instances_by_order == {}
 
 
+def test_a_machine_that_falls_silent_while_it_builds_is_not_said_to_have_ended_by_itself(
+    bench: Bench, clock: Clock
+) -> None:
+    launch = bench.advance(bench.request())
+    bench.enrol(launch)
+    clock.move(minutes=bench.at.settings.silence_minutes, seconds=1)
+    assert "The machine has not been heard of for too long." in bench.said(bench.until_stopped(launch))
+
+
 def test_a_machine_that_still_boots_is_not_silent(make_bench: Callable[..., Bench], clock: Clock) -> None:
     """It has not said anything yet, and has as long for that as a boot may take."""
     bench = make_bench(silence_minutes=1, boot_minutes=15, attempts=1)
