@@ -274,13 +274,15 @@ class Event(Table):
 
 
 class Consent(Table):
-    """A person has agreed to run this commit of this repository as themselves."""
+    """A person has agreed to run this commit of this repository (`*`: any), with what was at stake then."""
 
     __tablename__ = "consents"
 
     person: Mapped[str] = mapped_column(sa.String(255), primary_key=True)
     repo_url: Mapped[str] = mapped_column(sa.String(1024), primary_key=True)
     commit: Mapped[str] = mapped_column(sa.String(128), primary_key=True)
+    threats: Mapped[str] = mapped_column(sa.Text, default="")
+    """`threats.Threat`, with blanks between."""
     at: Mapped[dt.datetime]
 
 

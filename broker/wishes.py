@@ -13,6 +13,7 @@ from broker import (
     backends,
     budgets,
     connections,
+    consents,
     crypto,
     errors,
     people,
@@ -23,7 +24,7 @@ from broker import (
     resources,
     settings,
 )
-from broker.models import Consent, Launch, Phase, State
+from broker.models import Launch, Phase, State
 from broker.repos import errors as repo_errors
 from broker.service import Service
 from providers import base
@@ -55,7 +56,11 @@ class Wish:
     elsewhere: Sequence[str] = ()
     """Other backends to go on to, in this order, where the chosen one has nothing."""
     consent: str | bool = False
-    """True, or the commit agreed to. Needed where the session runs as the person."""
+    """True, or the commit agreed to. Needed where the session runs as the person, or somebody else's link is at their expense."""
+    linked: bool = False
+    """Somebody else's link asks for it."""
+    lasting_consent: bool = False
+    """They are not to be asked again for this repository, as long as nothing more is at stake."""
     launch_id: str | None = None
     """Chosen by the caller, so that asking again with it gives the launch that there is and never a second one."""
     asked_from: str = "api"
@@ -85,21 +90,18 @@ def opener(service: Service, person: people.Person, wish: Wish) -> repo_access.O
 
 
 def require_consent(
-    service: Service, person: people.Person, wish: Wish, found: repos.Resolved, backend: backends.Backend
+    service: Service,
+    person: people.Person,
+    wish: Wish,
+    found: repos.Resolved,
+    backend: backends.Backend,
+    server: str = "",
 ) -> None:
-    """Remember a consent that is given; raise ConsentNeeded where one is needed and missing."""
-    key = (person.id, found.repo_url, found.commit)
-    if wish.consent is True or wish.consent == found.commit:
-        with service.db.transaction() as session:
-            session.merge(Consent(person=key[0], repo_url=key[1], commit=key[2], at=service.now()))
-    elif (wish.place[1] or not backend.provider.confined) and not consented(service, person, found):
-        raise errors.ConsentNeeded
-
-
-def consented(service: Service, person: people.Person, found: repos.Resolved) -> bool:
-    """Whether this person has agreed to run this commit as themselves."""
-    with service.db.reading() as session:
-        return session.get(Consent, (person.id, found.repo_url, found.commit)) is not None
+    """Remember a consent that is given; raise ConsentNeeded where one is needed and missing. `server`: one of their own there."""
+    situation = consents.situation(service, person, found, backend, server)
+    consents.require(
+        service, person, found, situation, given=wish.consent, linked=wish.linked, lasting=wish.lasting_consent
+    )
 
 
 def needed(

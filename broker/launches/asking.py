@@ -28,7 +28,7 @@ def request(service: Service, person: people.Person, wish: wishes.Wish) -> tuple
     backend = placement.choose(service, person, wish.place[0])
     backend.require_recent_sign_in(service, person)
     policy.check(service, found, backend)
-    wishes.require_consent(service, person, wish, found, backend)
+    wishes.require_consent(service, person, wish, found, backend, wish.place[1])
     has, notes = wishes.needed(service, person, wish, found, backend, opener)
     others = wishes.others(service, person, wish, found, backend, has)
     launch = wishes.row(service, person, wish, found, backend, has, others)

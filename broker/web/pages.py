@@ -16,7 +16,7 @@ from starlette.templating import Jinja2Templates
 from broker import errors, launches, placement, repo_access, sessions, subjects
 from broker.models import State
 from broker.people import Person
-from broker.web import assets, deps, places, schemas, views, wording
+from broker.web import assets, deps, places, schemas, trust, views, wording
 from providers import errors as clouds
 
 router = APIRouter(include_in_schema=False)
@@ -177,10 +177,11 @@ def launch(
     asking: deps.Asking,
     filled: Annotated[views.Filled, Depends(_typed_in_form)],
     consent: Annotated[str, Form()] = "",
+    lasting: Annotated[str, Form()] = "",
 ) -> Response:
-    """Launch it, after asking once per commit where it runs as the person. What was typed survives every refusal."""
+    """Launch it, after asking where something is at stake. What was typed survives every refusal."""
     try:
-        found, _new = launches.request(at, asking, filled.wish(consent, at.settings.sizes))
+        found, _new = launches.request(at, asking, filled.wish(consent, at.settings.sizes, lasting=bool(lasting)))
     except errors.ConsentNeeded:
         return _ask_consent(request, at, asking, filled)
     except errors.SignInAgain:
@@ -207,15 +208,18 @@ def _field(error: Exception) -> str:
 
 
 def _ask_consent(request: Request, at: deps.At, asking: deps.Asking, filled: views.Filled) -> HTMLResponse:
+    """What is at stake where it was chosen to run, and where it may go on to."""
     found = repo_access.resolve(at, asking, at.repos.parse(filled.typed["repo"], filled.typed["ref"] or None))
+    stakes = trust.stakes(at, asking, filled, found)
     context = {
         "typed": filled.typed,
         "found": found,
         "edit": filled.link(),
-        "where": "your server" if "/" in filled.typed["backend"] else "this computer",
+        "stakes": stakes,
+        "may_last": all(each.situation.confined for each in stakes),
         **views.described(found),
     }
-    return page(request, "consent.html", context)
+    return page(request, "trust.html", context)
 
 
 @router.get("/launches/{launch_id}")

@@ -96,7 +96,7 @@ def told(place: placement.Place, last: str = "") -> dict[str, Any]:
         "price_per_hour": None if place.price_per_hour is None else f"{place.price_per_hour:f}",
         "price_for_session": None if place.price_for_session is None else f"{place.price_for_session:f}",
         "currency": place.currency,
-        "session": _session(place),
+        "session": session(place),
         "price": list(place.price),
         "ready_seconds": place.ready_seconds,
         "built": place.built,
@@ -110,7 +110,7 @@ def told(place: placement.Place, last: str = "") -> dict[str, Any]:
     }
 
 
-def _session(place: placement.Place) -> str:
+def session(place: placement.Place) -> str:
     """What the whole session costs, in a few words."""
     if place.own:
         return "nothing more to pay"

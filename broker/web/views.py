@@ -94,7 +94,9 @@ class Filled:
         """What places are sorted by."""
         return self.typed["sort"] if self.typed["sort"] in placement.ORDERS else placement.ORDERS[0]
 
-    def wish(self, consent: str = "", sizes: Sequence[settings.SizeSetting] = ()) -> wishes.Wish:
+    def wish(
+        self, consent: str = "", sizes: Sequence[settings.SizeSetting] = (), *, lasting: bool = False
+    ) -> wishes.Wish:
         """The same as a wish, checked as one of the JSON interface; what was left empty is not asked for.
 
         Of these sizes the one that was chosen says what no exact figure says. Raises pydantic.ValidationError, with the
@@ -109,7 +111,13 @@ class Filled:
             given = {**{name: figure for name, figure in figures.items() if figure is not None}, **given}
         asked = schemas.LaunchRequest.model_validate({**given, "consent": consent or False})
         # A form agrees to one commit, the one it showed; never to whatever comes.
-        return wishes.Wish(**asked.model_dump(exclude={"consent"}), consent=consent, asked_from="page")
+        return wishes.Wish(
+            **asked.model_dump(exclude={"consent"}),
+            consent=consent,
+            linked=bool(self.typed["linked"]),
+            lasting_consent=lasting,
+            asked_from="page",
+        )
 
     def question(self, service: Service, person: Person) -> placement.Question:
         """What places are asked about, as far as it is known by now; what cannot be read is not asked for. Asks nobody."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pydantic
 import pytest
 
-from broker import backends, errors, people, placement, probe, repos, service, settings, wishes
+from broker import backends, consents, errors, people, placement, probe, repos, service, settings
 from tests.broker.conftest import Bench
 from tests.doubles.desk_cloud import DeskCloud
 
@@ -105,8 +105,10 @@ def test_a_consent_is_one_persons_own(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(AtHome())
     bench.request(consent=True)
     found = bench.at.repos.resolve(repos.RepoSpec.parse(bench.repo))
-    assert wishes.consented(bench.at, people.LOCAL, found)
-    assert not wishes.consented(bench.at, SOMEBODY, found)
+    desk = backends.named(bench.at, "desk")
+    for person, agreed in ((people.LOCAL, True), (SOMEBODY, False)):
+        situation = consents.situation(bench.at, person, found, desk)
+        assert consents.covered(bench.at, person, found, situation) is agreed
 
 
 def test_an_uninstalled_provider_is_named_with_those_that_are_there(home: Path) -> None:

@@ -16,7 +16,7 @@ import httpx
 import pytest
 import websockets.sync.client
 
-from broker import db, models, service
+from broker import db, models, service, threats
 from tests.journeys.conftest import BUILD_SECONDS, Broker, Start
 from tests.journeys.test_launch import NOTEBOOKS, PLAIN_APP
 from tests.waiting import until
@@ -85,7 +85,9 @@ def agreed(broker: Broker, repo: str, commit: str) -> None:
     """The person has agreed to run this commit as themselves."""
     table = db.Database(f"sqlite:///{broker.home / 'anybinder.sqlite'}")
     with table.transaction() as session:
-        session.merge(models.Consent(person="local", repo_url=repo, commit=commit, at=service.utcnow()))
+        everything = threats.written(threats.EVERYTHING)
+        row = models.Consent(person="local", repo_url=repo, commit=commit, threats=everything, at=service.utcnow())
+        session.merge(row)
     table.dispose()
 
 
