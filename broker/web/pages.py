@@ -133,7 +133,7 @@ def form(
         "running": launches.listed(at, person, running=True),
         "problems": problems,
         "field": next(iter(problems), ""),
-        "more": any(filled.typed[name] or name in problems for name in ("name", *filled.FIGURES, *filled.MONEY)),
+        "more": any(filled.typed[name] or name in problems for name in ("name", *filled.SIZES, *filled.MONEY)),
         "elsewhere": filled.elsewhere,
         "link": link,
     }

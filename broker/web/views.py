@@ -67,7 +67,6 @@ class Filled:
     OURS = ("backends", "size", "sort", "linked")
     """What the JSON interface of launches does not know."""
     SIZES = ("cpu", "memory", "disk", "gpu", "hours")
-    FIGURES = ("cpu", "memory", "disk", "gpu")
     MONEY = ("budget", "prefer", "spot", "hedge", "elsewhere")
 
     def __init__(self, **typed: str) -> None:

@@ -65,7 +65,7 @@ function follow() {
   mine.addEventListener("order", (event) => arrange(JSON.parse(event.data)));
   mine.addEventListener("repo", (event) => {
     const told = JSON.parse(event.data);
-    if (told.asks) put(document.getElementById("asks"), told.asks);
+    put(document.getElementById("asks"), told.asks);
   });
   mine.addEventListener("end", () => {
     mine.close();
