@@ -39,10 +39,11 @@ def append(
             more=more,
         )
     )
-    _wake_after_commit(service, session, launch.id)
+    wake(service, session, launch.id)
 
 
-def _wake_after_commit(service: Service, session: orm.Session, launch_id: str) -> None:
+def wake(service: Service, session: orm.Session, launch_id: str) -> None:
+    """Wake those who follow this launch, and who keep what they read of it, once this transaction is durable."""
     woken: set[str] = session.info.setdefault("woken", set())
     if launch_id not in woken:
         woken.add(launch_id)
@@ -51,11 +52,13 @@ def _wake_after_commit(service: Service, session: orm.Session, launch_id: str) -
 
 def read(service: Service, launch_id: str, after: int = 0, limit: int = PAGE) -> list[dict[str, Any]]:
     """The lines numbered above `after`, oldest first, as they are shown."""
-    query = (
-        sa.select(Event).where(Event.launch_id == launch_id, Event.number > after).order_by(Event.number).limit(limit)
-    )
     with service.db.reading() as session:
-        return [shown(event) for event in session.scalars(query)]
+        return _lines(session, launch_id, after, limit)
+
+
+def _lines(session: orm.Session, launch_id: str, after: int, limit: int) -> list[dict[str, Any]]:
+    query = sa.select(Event).where(Event.launch_id == launch_id, Event.number > after)
+    return [shown(event) for event in session.scalars(query.order_by(Event.number).limit(limit))]
 
 
 def shown(event: Event) -> dict[str, Any]:
@@ -79,28 +82,40 @@ async def follow(
     """
     with service.fanout.listen(launch_id) as wake:
         while True:
-            # Asked before the lines are read, so that the last one cannot slip in between.
-            over = await asyncio.to_thread(finished, service, launch_id, to_the_end=to_the_end)
-            lines = await asyncio.to_thread(read, service, launch_id, after)
+            over, lines = await asyncio.to_thread(_look, service, launch_id, after, to_the_end=to_the_end)
             for line in lines:
                 after = line["id"]
                 yield line
                 if _is_last(line, to_the_end=to_the_end):
                     return
-            if over and not lines:
+            if len(lines) == PAGE:
+                continue  # there may be more
+            if over:
                 return  # whoever comes back with the last number has seen it all
             # A lost wake-up costs one keep-alive interval, no line.
-            if not lines and not await wake.wait(KEEPALIVE_SECONDS):
+            if not await wake.wait(KEEPALIVE_SECONDS):
                 yield None
 
 
 def finished(service: Service, launch_id: str, *, to_the_end: bool = False) -> bool:
     """Whether the last line that `follow` would give has been written."""
     with service.db.reading() as session:
-        launch = session.get(Launch, launch_id)
-    if launch is None or launch.state is State.STOPPED:
+        return _over(session, launch_id, to_the_end=to_the_end)
+
+
+def _look(service: Service, launch_id: str, after: int, *, to_the_end: bool) -> tuple[bool, list[dict[str, Any]]]:
+    """`finished` and `read` in one look at the table: a thousand who follow look at every line."""
+    with service.db.reading() as session:
+        # Asked before the lines are read, so that the last one cannot slip in between.
+        over = _over(session, launch_id, to_the_end=to_the_end)
+        return over, _lines(session, launch_id, after, PAGE)
+
+
+def _over(session: orm.Session, launch_id: str, *, to_the_end: bool) -> bool:
+    found = session.execute(sa.select(Launch.state, Launch.phase).where(Launch.id == launch_id)).one_or_none()
+    if found is None or found.state is State.STOPPED:
         return True
-    return not to_the_end and launch.phase in (Phase.READY, Phase.FAILED)
+    return not to_the_end and found.phase in (Phase.READY, Phase.FAILED)
 
 
 def _is_last(line: dict[str, Any], *, to_the_end: bool) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any, Literal
 
+import sqlalchemy as sa
 import structlog
 from pydantic import BaseModel, Field
 from sqlalchemy import orm
 
-from broker import bootstrap, crypto, db, dead_man, errors, events, launches, orders, repo_access, sessions
+from broker import bootstrap, crypto, dead_man, errors, events, launches, orders, repo_access, sessions
 from broker.models import BOUGHT, Launch, Order, Phase, State
 from broker.service import Service
 
@@ -81,7 +82,7 @@ def enrol(service: Service, token: str, said: Enrolment) -> dict[str, Any]:
         elif order.agent_hash is None:
             order.agent_hash = crypto.digest(said.agent)
             order.enrolled_at = order.agent_seen_at = service.now()
-            db.after_commit(session, lambda: service.fanout.publish(launch.id))  # the tunnel must know this order now
+            events.wake(service, session, launch.id)  # the tunnel must know this order now
             launches.nudge(service, session, launch)
     if stolen:
         raise errors.EnrolmentRefused("This token was used before. The instance is being ended.")
@@ -107,11 +108,11 @@ def _key(service: Service, launch: Launch) -> dict[str, Any]:
 
 def _locked(session: orm.Session, order_id: str) -> tuple[Launch, Order]:
     """Both rows, the launch locked first as everywhere, so that no two transactions wait for one another."""
-    order = session.get(Order, order_id)
-    launch = launches.locked(session, order.launch_id) if order else None
+    launch_id = session.scalar(sa.select(Order.launch_id).where(Order.id == order_id))
+    launch = launches.locked(session, launch_id) if launch_id else None
+    order = session.get(Order, order_id, with_for_update=True)
     if order is None or launch is None:
         raise errors.EnrolmentRefused
-    session.refresh(order, with_for_update=True)
     return launch, order
 
 
@@ -230,7 +231,7 @@ def _take_status(service: Service, session: orm.Session, launch: Launch, order: 
     order.agent_seen_at = now
     if (order.server, order.kind) != (status.server, status.kind):
         order.server, order.kind = status.server, status.kind or order.kind
-        db.after_commit(session, lambda: service.fanout.publish(launch.id))
+        events.wake(service, session, launch.id)
         launches.nudge(service, session, launch)
     active = min(status.last_activity, now) if status.last_activity and status.last_activity.tzinfo else None
     if active and (launch.last_activity_at is None or active > launch.last_activity_at):

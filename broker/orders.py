@@ -45,9 +45,10 @@ def current(service: Service, launch: Launch) -> Order | None:
     return leader(opened(service, launch))
 
 
-def of_launch(session: orm.Session, launch_id: str) -> list[Order]:
+def of_launch(session: orm.Session, launch_id: str, *options: orm.interfaces.ORMOption) -> list[Order]:
     """Every order of this launch, oldest first."""
-    return list(session.scalars(sa.select(Order).where(Order.launch_id == launch_id).order_by(Order.created_at)))
+    query = sa.select(Order).where(Order.launch_id == launch_id).order_by(Order.created_at)
+    return list(session.scalars(query.options(*options)))
 
 
 def newest(service: Service, launch: Launch) -> Order | None:

@@ -14,13 +14,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import sqlalchemy as sa
+from sqlalchemy import orm
 
 from broker import crypto, launches, orders
-from broker.models import BOUGHT, Launch, State
+from broker.models import BOUGHT, Launch, Order, State
 from broker.service import Service
 
 FRESH_SECONDS = 1.0  # how long a row that was read is believed without a wake-up
 KNOWN_MOST = 10_000  # rows kept; more means that somebody is guessing names
+# What is read of rows: a session is read anew with every line of its progress.
+OF_LAUNCH = orm.load_only(Launch.state, Launch.stop_wanted, Launch.deadline_at)
+OF_ORDER = orm.load_only(Order.kind, Order.hedge, Order.closing_at, Order.created_at)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,9 +142,10 @@ class Directory:
         return self.get(session_id)
 
     def refresh(self) -> None:
-        """Read every live session anew: a wake-up may have been lost. From any thread; call it now and then."""
+        """Read anew what has changed of live sessions: a wake-up may have been lost. From any thread; call it now and then."""
+        running = _running(self._service)
         for session_id, (_, session) in list(self._known.items()):
-            if session and session.state != "gone":
+            if session and session.state != "gone" and not (session.state == "ready" and session_id in running):
                 self._read(session_id)
 
     def drop(self, session_id: str) -> None:
@@ -165,11 +170,18 @@ class Directory:
                 call(session_id)
 
 
+def _running(service: Service) -> set[str]:
+    """The sessions that are ready: with thousands of them nobody reads each."""
+    query = sa.select(Launch.id).where(Launch.state == State.READY, Launch.stop_wanted.is_(False))
+    with service.db.reading() as session:
+        return set(session.scalars(query))
+
+
 def read(service: Service, session_id: str) -> Session | None:
     """The session of this launch as the table has it now; None where there is no such launch."""
     with service.db.reading() as session:
-        launch = session.get(Launch, session_id)
-        found = orders.of_launch(session, session_id)
+        launch = session.get(Launch, session_id, options=[OF_LAUNCH])
+        found = orders.of_launch(session, session_id, OF_ORDER)
     if launch is None:
         return None
     order = orders.leader(found)

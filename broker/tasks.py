@@ -34,7 +34,7 @@ def every(chosen: settings.Settings) -> Mapping[str, float]:
 def tick(at: service.Service) -> None:
     """Queue every launch that is due: this is what makes a lost message cost a moment and nothing else."""
     for launch_id in launches.due(at):
-        at.queue.enqueue("advance", launch_id)
+        at.queue.enqueue("advance", launch_id, delay=0)
 
 
 def keep(at: service.Service) -> None:

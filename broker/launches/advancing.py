@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
 
 import sqlalchemy as sa
 import structlog
@@ -28,11 +27,10 @@ SILENT = {
 
 def advance(service: Service, launch_id: str) -> None:
     """Take every step that can be taken now. Safe to call at any time, from any number of workers at once."""
-    while (launch := _lease(service, launch_id)) is not None:
+    launch = _lease(service, launch_id)
+    while launch is not None:
         with structlog.contextvars.bound_contextvars(launch=launch_id):
-            outcome = _step(service, launch)
-            if not _settle(service, launch, outcome):
-                return
+            launch = _settle(service, launch, _step(service, launch))
 
 
 def due(service: Service) -> list[str]:
@@ -58,12 +56,16 @@ def _lease(service: Service, launch_id: str) -> Launch | None:
     claim = (
         sa.update(Launch)
         .where(Launch.id == launch_id, Launch.due_at <= now, free)
-        .values(lease=token, lease_until=now + dt.timedelta(seconds=service.settings.lease_seconds))
+        .values(lease=token, lease_until=now + _longest(service))
+        .returning(Launch)
         .execution_options(synchronize_session=False)
     )
     with service.db.transaction() as session:
-        taken: Any = session.execute(claim)
-        return session.get(Launch, launch_id) if taken.rowcount else None
+        return session.scalars(claim).one_or_none()
+
+
+def _longest(service: Service) -> dt.timedelta:
+    return dt.timedelta(seconds=service.settings.lease_seconds)
 
 
 def _step(service: Service, launch: Launch) -> Next:
@@ -88,15 +90,15 @@ def _give_up(service: Service, launch: Launch, error: Exception) -> Next:
     return elsewhere.go_on(service, launch, error) or outcomes.failed(launch, error)
 
 
-def _settle(service: Service, held: Launch, outcome: Next) -> bool:
-    """Write what became of the step, unless the lease has passed to somebody else. True: go on at once."""
+def _settle(service: Service, held: Launch, outcome: Next) -> Launch | None:
+    """Write what became of the step, unless the lease has passed to somebody else. The launch, where the next step is to be
+    taken at once: it is ours for as long again."""
     now = service.now()
     with service.db.transaction() as session:
         launch = locked(session, held.id)
         if launch is None or launch.lease != held.lease:
             log.warning("lease_lost", state=held.state)
-            return False
-        launch.lease = launch.lease_until = None
+            return None
         if launch.stop_wanted and not held.stop_wanted:
             outcome = Next(state=State.STOPPING)  # the outcome was said with that wish, and is said only once
         entered = outcome.state is not launch.state
@@ -104,13 +106,17 @@ def _settle(service: Service, held: Launch, outcome: Next) -> bool:
             launch.state, launch.entered_at = outcome.state, now
         for column, value in outcome.columns.items():
             setattr(launch, column, value)
-        at_once = launch.due_at != held.due_at or not outcome.wait  # a nudge that came in during the step must not wait
-        launch.due_at = (
-            None if launch.state is State.STOPPED else now + dt.timedelta(seconds=0 if at_once else outcome.wait)
-        )
+        nudged = launch.due_at != held.due_at  # one that came in during the step must not wait
+        over = launch.state is State.STOPPED
+        at_once = (nudged or not outcome.wait) and not over
+        launch.due_at = None if over else now + dt.timedelta(seconds=0 if at_once else outcome.wait)
+        if at_once:
+            launch.lease_until = now + _longest(service)
+        else:
+            launch.lease = launch.lease_until = None
         if outcome.say or entered:
             _say(service, session, launch, outcome)
-        if outcome.wait and not at_once:
+        if not (at_once or over):
             soon = outcome.wait + 0.01  # never a moment before it is due
             db.after_commit(session, lambda: service.queue.enqueue("advance", held.id, delay=soon))
     if launch.state is State.STOPPED or launch.backend != held.backend:
@@ -118,7 +124,7 @@ def _settle(service: Service, held: Launch, outcome: Next) -> bool:
     if entered:
         log.info("launch_state", state=outcome.state, was=held.state)
         metrics.entered(launch, held.state)
-    return at_once and outcome.state is not State.STOPPED
+    return launch if at_once else None
 
 
 def _say(service: Service, session: orm.Session, launch: Launch, outcome: Next) -> None:

@@ -32,10 +32,19 @@ def trouble(service: Service, launch: Launch, order: Order) -> errors.LaunchFail
         return errors.BuildTimeout()
     if order.agent_seen_at is not None and now - order.agent_seen_at > silence:
         return errors.InstanceLost("The machine has not been heard of for too long.")
+    if order.running_at is not None and speaks(service, order):
+        return None
     detail = has_ended(service, order)
     if detail is not None and order.enrolled_at is None:
         return errors.InstanceLost(consoles.never_reported(service, order, detail or "no reason is known"))
     return None if detail is None else errors.InstanceLost(detail or None)
+
+
+def speaks(service: Service, order: Order) -> bool:
+    """Whether its agent was heard of lately: then it runs, and no cloud need be asked."""
+    if order.agent_seen_at is None:
+        return False
+    return (service.now() - order.agent_seen_at).total_seconds() <= 2 * service.settings.heartbeat_seconds
 
 
 def has_ended(service: Service, order: Order) -> str | None:

@@ -99,8 +99,8 @@ def watch(service: Service, launch: Launch) -> Next:
     order = orders.leader(opened)
     if now >= launch.deadline_at:
         return outcomes.over("expired", f"Its {launch.hours:g} hours are over.")
-    active = launch.last_activity_at or launch.ready_at or now
-    if now - active > dt.timedelta(minutes=launch.idle_minutes):
+    idle_at = (launch.last_activity_at or launch.ready_at or now) + dt.timedelta(minutes=launch.idle_minutes)
+    if now > idle_at:
         return outcomes.over("idle", f"Stopped after {launch.idle_minutes:g} minutes without activity.")
     seen = (order.agent_seen_at if order else None) or launch.entered_at
     silent = (now - seen).total_seconds()
@@ -115,7 +115,8 @@ def watch(service: Service, launch: Launch) -> Next:
     if order is not None:
         dead_man.obtain(service, launch, order)
     alone = hedging.end_given_up(service, opened)
-    return Next(state=State.READY, wait=service.settings.heartbeat_seconds if alone else waits.LOOK_SECONDS)
+    wait = waits.until_watch(service.settings.heartbeat_seconds, launch.deadline_at - now, idle_at - now)
+    return Next(state=State.READY, wait=wait if alone else waits.LOOK_SECONDS)
 
 
 def terminate(service: Service, launch: Launch) -> Next:

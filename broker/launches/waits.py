@@ -14,9 +14,15 @@ LOOK_MOST_SECONDS = 15  # with a thousand machines booting, looks every 2 s took
 
 
 def until_look(waited: dt.timedelta) -> float:
-    """Until the next look at a machine that has been coming up for so long: half of that more, for its agent's first word is
+    """Until the next look at a machine that has been coming up for so long: as long again, for its agent's first word is
     a nudge and comes before."""
-    return min(LOOK_MOST_SECONDS, max(LOOK_SECONDS, waited.total_seconds() / 2))
+    return min(LOOK_MOST_SECONDS, max(LOOK_SECONDS, waited.total_seconds()))
+
+
+def until_watch(heartbeat: float, *ends: dt.timedelta) -> float:
+    """Until the next look at a running session: three reports of its agent, which nudges where something has changed, but no
+    longer than until the first of these ends."""
+    return max(1.0, min(3 * heartbeat, *(end.total_seconds() for end in ends)))
 
 
 def until_gone(since: dt.timedelta) -> float:

@@ -221,11 +221,16 @@ def is_address(host: str) -> bool:
     return host.startswith(("127.", "[::1]"))
 
 
+async def _at(request: Request) -> Service:
+    """`service_of`; not awaited for in a thread, as what may block is."""
+    return service_of(request)
+
+
 Asking = Annotated[people.Person, Depends(person)]
 InPerson = Annotated[people.Person, Depends(in_person)]
 AtHome = Annotated[people.Person, Depends(at_home)]
 Visiting = Annotated[people.Person, Depends(visitor)]
-At = Annotated[Service, Depends(service_of)]
+At = Annotated[Service, Depends(_at)]
 
 
 class Guard:

@@ -211,7 +211,23 @@ def test_a_wish_to_stop_during_a_step_is_seen_when_the_step_settles(bench: Bench
     assert held is not None
     launches.stop(bench.at, launch.id)
     assert launches.advancing._settle(bench.at, held, launches.Next(state=State.WAITING, wait=3600))
+    launches.release_leases(bench.at)
     assert bench.until_stopped(launch).state is State.STOPPED
+
+
+def test_steps_that_follow_at_once_are_taken_under_one_lease(bench: Bench, clock: Clock) -> None:
+    launch = bench.request()
+    held = launches.advancing._lease(bench.at, launch.id)
+    assert held is not None
+    clock.move(seconds=bench.at.settings.lease_seconds - 1)
+    going_on = launches.advancing._settle(bench.at, held, launches.Next(state=State.PLACED))
+    assert going_on is not None
+    assert going_on.lease == held.lease
+    clock.move(seconds=bench.at.settings.lease_seconds - 1)
+    assert launches.advancing._lease(bench.at, launch.id) is None
+    waits = launches.Next(state=State.STARTING, wait=2)
+    assert launches.advancing._settle(bench.at, going_on, waits) is None
+    assert bench.launch(launch.id).lease is None
 
 
 def test_a_restarted_owner_of_the_state_folder_forgets_all_leases(bench: Bench) -> None:
@@ -418,6 +434,7 @@ def test_a_wish_to_stop_during_a_step_is_the_outcome_and_the_only_one(bench: Ben
     outcome = launches.steps.await_agent(bench.at, held)
     launches.stop(bench.at, launch.id)
     launches.advancing._settle(bench.at, held, outcome)
+    launches.release_leases(bench.at)
     launch = bench.until_stopped(launch)
     assert (launch.ready_at, bench.phases(launch)) == (None, ["waiting", "failed"])
 

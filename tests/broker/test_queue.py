@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.queue import EmbeddedQueue
+from broker.queue import FRESH_IN_A_ROW, EmbeddedQueue, Waiting
 from tests.waiting import until
 
 
@@ -91,3 +91,54 @@ def test_tasks_that_run_by_themselves_go_on_after_a_failure(queue: EmbeddedQueue
 
     queue.start({"tick": tick}, {"tick": 0.001})
     until(lambda: len(runs) >= 3)
+
+
+# --- the order ------------------------------------------------------------------------------------------------------
+
+CLICKS = [("advance", (f"click-{number}",)) for number in range(20)]
+LOOKS = [("advance", (f"look-{number}",)) for number in range(20)]
+
+
+def test_a_click_goes_before_looks_that_are_late() -> None:
+    waiting = Waiting()
+    for look in LOOKS:
+        waiting.add(look, 0.0, 1.0)
+    waiting.add(CLICKS[0], 9.0, None)
+    assert [waiting.take(9.0) for _ in range(3)] == [CLICKS[0], LOOKS[0], LOOKS[1]]
+
+
+def test_looks_go_on_however_many_clicks_come() -> None:
+    waiting = Waiting()
+    for look in LOOKS:
+        waiting.add(look, 0.0, 1.0)
+    taken = []
+    for number in range(12):
+        waiting.add(("advance", (f"click-{number}",)), 9.0, None)
+        waiting.add(("advance", (f"other-{number}",)), 9.0, None)
+        taken.append(waiting.take(9.0))
+    assert [taken.index(look) for look in LOOKS[:3]] == [
+        FRESH_IN_A_ROW,
+        2 * FRESH_IN_A_ROW + 1,
+        3 * FRESH_IN_A_ROW + 2,
+    ]
+
+
+def test_looks_that_are_not_due_hold_up_nothing_and_are_not_taken() -> None:
+    waiting = Waiting()
+    waiting.add(LOOKS[0], 0.0, 10.0)
+    for click in CLICKS:
+        waiting.add(click, 0.0, None)
+    assert [waiting.take(1.0) for _ in CLICKS] == CLICKS
+    assert (waiting.take(1.0), waiting.seconds(1.0)) == (None, 9.0)
+    assert waiting.take(10.0) == LOOKS[0]
+    assert (waiting.take(10.0), waiting.seconds(10.0)) == (None, None)
+
+
+def test_a_late_look_that_is_wished_again_keeps_its_place_and_a_nudge_gives_it_a_better_one() -> None:
+    waiting = Waiting()
+    for look in LOOKS[:3]:
+        waiting.add(look, 0.0, 1.0)
+    assert not waiting.add(LOOKS[0], 5.0, 0.0)
+    assert waiting.add(LOOKS[2], 5.0, None)
+    assert not waiting.add(LOOKS[2], 5.0, 0.0)
+    assert [waiting.take(5.0) for _ in range(4)] == [LOOKS[2], LOOKS[0], LOOKS[1], None]

@@ -172,7 +172,7 @@ def _note_early_ends(chosen: Any, note: Path) -> None:
 
     inner = launches.advancing._settle
 
-    def settle(service: Any, held: Any, outcome: Any) -> bool:
+    def settle(service: Any, held: Any, outcome: Any) -> Any:
         if outcome.state is models.State.STOPPED:
             with service.db.transaction() as session:
                 orders = list(session.scalars(sa.select(models.Order.id).where(models.Order.launch_id == held.id)))
