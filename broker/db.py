@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -64,6 +66,36 @@ class Table(orm.DeclarativeBase):
     type_annotation_map = {dt.datetime: UTC, dict[str, Any]: sa.JSON}
 
 
+class Turn:
+    """Threads that write, one after the other, in the order in which they came.
+
+    SQLite lets one write at a time, and who waits for that sleeps, longer and longer, while nobody writes; meanwhile whoever
+    comes by goes first. Here each is woken by the one before.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken = False
+        self._waiting: deque[threading.Lock] = deque()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._taken:
+                self._taken = True
+                return
+            mine = threading.Lock()
+            mine.acquire()
+            self._waiting.append(mine)
+        mine.acquire()  # until it is handed on
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._taken = False
+
+
 class Database:
     """One database. Threads share it; a transaction belongs to the thread that opened it."""
 
@@ -71,6 +103,7 @@ class Database:
         self.url = url
         self.engine = _sqlite(url) if url.startswith("sqlite") else sa.create_engine(url, pool_pre_ping=True)
         self._sessions = orm.sessionmaker(self.engine, expire_on_commit=False)
+        self._turn = Turn() if url.startswith("sqlite") else contextlib.nullcontext()
 
     def __repr__(self) -> str:
         return f"Database({self.engine.url.render_as_string(hide_password=True)})"
@@ -79,7 +112,7 @@ class Database:
     def transaction(self) -> Iterator[orm.Session]:
         """A session that commits at the end, or rolls back on an error. `after_commit` calls run once it is durable."""
         with self._sessions() as session:
-            with session.begin():
+            with self._turn, session.begin():
                 yield session
             for call in session.info.pop("after_commit", ()):
                 call()

@@ -408,6 +408,36 @@ def test_a_machine_that_ends_by_itself_is_noticed(bench: Bench, clock: Clock) ->
     assert bench.until_stopped(launch).reason == "lost"
 
 
+def test_a_machine_whose_agent_was_heard_of_lately_is_not_asked_after_at_its_cloud(bench: Bench, clock: Clock) -> None:
+    launch = bench.advance(bench.request())
+    bench.enrol(launch)
+    launch = bench.advance(launch)
+    asked = bench.cloud.calls.count("describe")
+    assert asked > 0
+    assert launch.due_at is not None
+    clock.time = launch.due_at
+    bench.report(launch)
+    launch = bench.advance(launch)
+    assert bench.cloud.calls.count("describe") == asked
+    clock.move(seconds=2 * bench.at.settings.heartbeat_seconds + 1)
+    bench.advance(launch)
+    assert bench.cloud.calls.count("describe") == asked + 1
+
+
+def test_a_running_session_is_looked_at_every_three_reports_and_when_it_ends(bench: Bench, clock: Clock) -> None:
+    launch = bench.ready()
+    clock.move(seconds=bench.at.settings.heartbeat_seconds)
+    bench.report(launch, server="up", kind="jupyter")
+    launch = bench.advance(launch)
+    wait = dt.timedelta(seconds=3 * bench.at.settings.heartbeat_seconds)
+    assert launch.due_at == clock() + wait
+    clock.move(minutes=bench.at.settings.idle_minutes, seconds=-15)
+    bench.report(launch, server="up", kind="jupyter")
+    launch = bench.advance(launch)
+    assert launch.due_at is not None
+    assert dt.timedelta(0) < launch.due_at - clock() < wait
+
+
 def test_a_session_whose_server_has_ended_is_not_paid_for_any_longer(bench: Bench) -> None:
     launch = bench.ready()
     bench.report(launch, ("launching", "The server has ended (status 0)."), server="down")

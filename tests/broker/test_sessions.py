@@ -73,6 +73,18 @@ def test_a_lost_wake_up_costs_a_moment(bench: Bench) -> None:
     assert after.state == "gone"
 
 
+def test_sessions_that_go_on_are_not_read_anew_one_by_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    going_on, ended = bench.ready(name="one"), bench.ready(name="two")
+    directory, read, inner = sessions.Directory(bench.at), [], sessions.read
+    for launch in (going_on, ended):
+        asyncio.run(directory.load(launch.id))
+    bench.at.fanout._calls.clear()  # type: ignore[attr-defined]
+    launches.stop(bench.at, ended.id)
+    monkeypatch.setattr(sessions, "read", lambda at, each: read.append(each) or inner(at, each))  # type: ignore[func-returns-value]
+    directory.refresh()
+    assert read == [ended.id]
+
+
 def test_the_tunnel_secret_of_an_earlier_order_opens_nothing(bench: Bench) -> None:
     launch = bench.advance(bench.request())
     session = sessions.read(bench.at, launch.id)
