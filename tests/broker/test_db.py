@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from broker import db
 from broker.models import Consent
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -106,3 +107,38 @@ def test_a_password_is_not_shown() -> None:
     table = db.Database("postgresql+psycopg://who:canary@127.0.0.1/x")
     assert "canary" not in repr(table)
     table.dispose()
+
+
+def test_who_writes_goes_in_the_order_in_which_they_came() -> None:
+    turn, order, come = db.Turn(), [], []
+
+    def write(name: str) -> None:
+        come.append(name)
+        with turn:
+            order.append(name)
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in "abcde"]
+    with turn:
+        for number, thread in enumerate(threads, 1):
+            thread.start()
+            until(lambda number=number: len(turn._waiting) == number)  # type: ignore[misc]
+        assert order == []
+    for thread in threads:
+        thread.join(5)
+    assert order == come
+    with turn:
+        assert not turn._waiting
+
+
+def test_a_write_that_fails_lets_the_next_one_go(table: db.Database) -> None:
+    with pytest.raises(ValueError), table.transaction():
+        raise ValueError
+    writer = threading.Thread(target=lambda: consented(table, "after"))
+    writer.start()
+    writer.join(5)
+    assert not writer.is_alive()
+
+
+def consented(table: db.Database, person: str) -> None:
+    with table.transaction() as session:
+        session.add(Consent(person=person, repo_url="u", commit="c", at=dt.datetime.now(dt.UTC)))

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from broker import backends, events, fanout, launches, people, service, settings, wishes
+from broker import queue as queues
 from broker.models import State
 from tests.broker.conftest import Bench, Clock
 from tests.doubles.desk_cloud import DeskCloud
@@ -91,6 +93,22 @@ def test_reports_and_steps_at_once_neither_wait_for_each_other_for_ever_nor_lose
     said = [line for line in web.said(launch) if line.startswith("line ")]
     assert said == [f"line {number}" for number in range(1, 41)]
     assert [line["id"] for line in events.read(web.at, launch.id)] == list(range(1, len(web.said(launch)) + 1))
+
+
+def test_what_the_tick_finds_late_lies_behind_what_is_wished_now(
+    home: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANYBINDER_REDIS_URL", redis_url)
+    chosen = settings.current()
+    assert chosen.home == home
+    queue = queues.CeleryQueue()
+    queue.enqueue("advance", "late", delay=0)
+    queue.enqueue("advance", "click")
+    queue.stop()
+    with redis.Redis.from_url(redis_url) as client:
+        lying = {key.decode(): client.llen(key) for key in client.keys("anybinder-*")}
+    name = f"anybinder-{chosen.runtime.name}"
+    assert lying == {name: 1, f"{name}\x06\x169": 1}
 
 
 def test_a_wake_up_travels_through_redis(redis_url: str) -> None:
