@@ -18,6 +18,9 @@ import sqlalchemy as sa
 from sqlalchemy import event, orm
 
 READING = "anybinder_reading"  # marks a connection whose transaction will write nothing
+PASSING = "anybinder_passing"  # marks one whose transaction need not survive a power cut
+# SQLite's words for both. FULL: what is written before anything is bought must survive a power cut, not only a kill.
+SYNC_LASTING, SYNC_PASSING = "FULL", "NORMAL"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -109,10 +112,16 @@ class Database:
         return f"Database({self.engine.url.render_as_string(hide_password=True)})"
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[orm.Session]:
-        """A session that commits at the end, or rolls back on an error. `after_commit` calls run once it is durable."""
+    def transaction(self, *, passing: bool = False) -> Iterator[orm.Session]:
+        """A session that commits at the end, or rolls back on an error. `after_commit` calls run once it is durable.
+
+        `passing`: it survives a kill, but a power cut may take it back where nothing durable was written since: for what is
+        said or done again anyway. On SQLite that saves waiting for the disk.
+        """
         with self._sessions() as session:
             with self._turn, session.begin():
+                if passing:
+                    session.connection(execution_options={PASSING: True})
                 yield session
             for call in session.info.pop("after_commit", ()):
                 call()
@@ -156,15 +165,18 @@ def _sqlite(url: str) -> sa.Engine:
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
         cursor = connection.cursor()
-        # FULL: what is written before anything is bought must survive a power cut, not only a kill.
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+        for pragma in ("journal_mode=WAL", f"synchronous={SYNC_LASTING}", "foreign_keys=ON", "busy_timeout=30000"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
     @event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
         # IMMEDIATE: a reader that turns writer in mid-transaction would otherwise fail at once instead of waiting.
-        reading = connection.get_execution_options().get(READING)
-        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+        marks = connection.get_execution_options()
+        if marks.get(READING):
+            connection.exec_driver_sql("BEGIN")
+            return
+        connection.exec_driver_sql(f"PRAGMA synchronous={SYNC_PASSING if marks.get(PASSING) else SYNC_LASTING}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine

@@ -162,7 +162,7 @@ def variables(launch: Launch) -> dict[str, str]:
 
 def report(service: Service, secret: str, said: Report) -> dict[str, Any]:
     """Take what is new in this report, and answer what to do. Raises EnrolmentRefused for an agent we do not know."""
-    with service.db.transaction() as session:
+    with service.db.transaction(passing=True) as session:
         launch, order = _locked(session, said.order)
         if not crypto.matches(secret, order.agent_hash):
             raise errors.EnrolmentRefused

@@ -208,7 +208,7 @@ def _state(launch: Launch) -> Literal["starting", "ready", "gone"]:
 
 def tunnelled(service: Service, session_id: str) -> None:
     """The first stream of this session is there: the launch may be ready now."""
-    with service.db.transaction() as session:
+    with service.db.transaction(passing=True) as session:
         launch = launches.locked(session, session_id)
         if launch is None or launch.state not in BOUGHT:
             return

@@ -1,4 +1,7 @@
-"""Taking a launch from state to state, one step at a time, under a lease."""
+"""Taking a launch from state to state, one step at a time, under a lease.
+
+Leases and outcomes are written in passing: a step may be repeated, and what it has bought or promised it has itself made durable.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,7 @@ def _lease(service: Service, launch_id: str) -> Launch | None:
         .returning(Launch)
         .execution_options(synchronize_session=False)
     )
-    with service.db.transaction() as session:
+    with service.db.transaction(passing=True) as session:
         return session.scalars(claim).one_or_none()
 
 
@@ -94,7 +97,7 @@ def _settle(service: Service, held: Launch, outcome: Next) -> Launch | None:
     """Write what became of the step, unless the lease has passed to somebody else. The launch, where the next step is to be
     taken at once: it is ours for as long again."""
     now = service.now()
-    with service.db.transaction() as session:
+    with service.db.transaction(passing=True) as session:
         launch = locked(session, held.id)
         if launch is None or launch.lease != held.lease:
             log.warning("lease_lost", state=held.state)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from broker import (
     backends,
@@ -150,23 +148,19 @@ def repo(tmp_path: Path, made_repo: Path) -> Iterator[str]:
         yield f"{server.url}/demo"
 
 
-def without_waiting_for_the_disk(connection: Any, _record: object) -> None:
-    """No power is cut here: half of a test's time would go into syncing."""
-    if isinstance(connection, sqlite3.Connection):
-        connection.execute("PRAGMA synchronous=OFF")
-
-
 @pytest.fixture
-def make_bench(home: Path, clock: Clock, repo: str, made_table: Path) -> Iterator[Callable[..., Bench]]:
-    """Benches with settings of one's own."""
+def make_bench(
+    home: Path, clock: Clock, repo: str, made_table: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Bench]]:
+    """Benches with settings of one's own. No power is cut here: half of a test's time would go into syncing."""
+    for word in ("SYNC_LASTING", "SYNC_PASSING"):
+        monkeypatch.setattr(db, word, "OFF")
     made: list[service.Service] = []
     shutil.copy(made_table, settings.private_folder(home) / "anybinder.sqlite")
 
     def make(cloud: DeskCloud | None = None, **chosen: Any) -> Bench:
         setting = settings.BackendSetting(name="desk", provider="fake")
         at = replace(service.build(settings.Settings(home=home, **{"backends": (setting,), **chosen})), now=clock)
-        sa.event.listen(at.db.engine, "connect", without_waiting_for_the_disk)
-        at.db.dispose()  # what was connected before has not heard of it
         cloud = cloud or DeskCloud()
         at.backends["desk"] = backends.Backend(name="desk", title="Desk", provider=cloud, setting=setting)
         made.append(at)

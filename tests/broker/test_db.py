@@ -142,3 +142,10 @@ def test_a_write_that_fails_lets_the_next_one_go(table: db.Database) -> None:
 def consented(table: db.Database, person: str) -> None:
     with table.transaction() as session:
         session.add(Consent(person=person, repo_url="u", commit="c", at=dt.datetime.now(dt.UTC)))
+
+
+def test_only_what_passes_may_be_taken_back_by_a_power_cut(table: db.Database) -> None:
+    full, normal = 2, 1
+    for passing, expected in ((False, full), (True, normal), (False, full)):
+        with table.transaction(passing=passing) as session:
+            assert session.scalar(sa.text("PRAGMA synchronous")) == expected
