@@ -130,9 +130,9 @@ def _around_transactions(points: Points, database: type) -> None:
     _note_writing()
 
     @contextlib.contextmanager
-    def transaction(self: Any) -> Iterator[orm.Session]:
+    def transaction(self: Any, *, passing: bool = False) -> Iterator[orm.Session]:
         caller = _caller(sys._getframe(2))
-        with inner(self) as session:
+        with inner(self, passing=passing) as session:
             yield session
             if session.info.get("wrote") or session.new or session.dirty:
                 points.reach(f"before the commit of {caller}")
