@@ -9,13 +9,15 @@ BrokerError
 ├── SignInAgain             too long ago
 ├── NotAllowed              another origin asks, or the person may not
 │   ├── ConsentNeeded       the person has not yet agreed to run this commit
-│   └── SpecBanned          the operator does not let this repository run
+│   ├── SpecBanned          the operator does not let this repository run
+│   └── NotForPeers         it is private, and that peer makes public what it runs
 ├── NotFound                no such launch, or not yours
 ├── NameTaken               the name runs with other parameters
 ├── TooOften                one person asks too often
 ├── RepoQuota               too many sessions of this repository run
 ├── LaunchFailed            a step cannot go on; ends this launch
 │   ├── NoBackend           nothing can take it
+│   ├── PeersFailed         every peer that could take it was tried
 │   ├── CredentialTooShort  the account's credential ends before the session could be ended
 │   ├── NobodyWaits         who asked for it has left while it waited for a seat
 │   ├── NoOfferLeft         every offer was tried
@@ -99,6 +101,12 @@ class SpecBanned(NotAllowed):
         super().__init__(f"Sorry, {spec} is not allowed to launch. Please contact admins for more info!")
 
 
+class NotForPeers(NotAllowed):
+    """What is launched there becomes public record, and this repository is private. Choose a place that publishes nothing."""
+
+    reason = "private"
+
+
 class NotFound(BrokerError):
     """There is no such launch, or it is not yours. Your sessions are listed under "My sessions"."""
 
@@ -137,6 +145,12 @@ class NoBackend(LaunchFailed):
     """Nothing here can run this. Choose another place to run."""
 
     status_code, reason = 409, "no_backend"
+
+
+class PeersFailed(LaunchFailed):
+    """Every hub that could run this was tried, and none of them did. Try again later, or choose another place."""
+
+    reason = "peers"
 
 
 class CredentialTooShort(LaunchFailed):

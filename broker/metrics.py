@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -16,6 +17,9 @@ LAUNCH_SECONDS = Histogram(
     "From the wish to ready.",
     ["backend"],
     buckets=(1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800),
+)
+FORWARDS = Counter(
+    "anybinder_forwards_total", "Tries at peers that are over, by peer and outcome.", ["peer", "outcome"]
 )
 REAPED = Counter("anybinder_reaped_total", "Instances the sweep ended that no launch wanted.", ["backend"])
 UNASKED = Gauge("anybinder_unasked_accounts", "Accounts that did not answer when last asked what is left.", ["backend"])
@@ -49,7 +53,12 @@ def entered(launch: Launch, was: State) -> None:
     if launch.state == was:
         return
     if launch.state == "ready" and launch.ready_at:
-        READY.labels(launch.backend).inc()
-        LAUNCH_SECONDS.labels(launch.backend).observe((launch.ready_at - launch.created_at).total_seconds())
+        became_ready(launch, launch.ready_at)
     if launch.state == "stopped":
         ENDED.labels(launch.backend, launch.reason or "unknown").inc()
+
+
+def became_ready(launch: Launch, at: dt.datetime) -> None:
+    """Count a session that can be entered now."""
+    READY.labels(launch.backend).inc()
+    LAUNCH_SECONDS.labels(launch.backend).observe((at - launch.created_at).total_seconds())

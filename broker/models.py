@@ -127,6 +127,11 @@ class Launch(Table):
     events: Mapped[int] = mapped_column(default=0)
     """Number of the newest event."""
 
+    @property
+    def runs(self) -> bool:
+        """Its session can be entered, here or at a peer."""
+        return self.state is State.READY or (self.state is State.FORWARDED and self.ready_at is not None)
+
     __table_args__ = (
         # One running launch a name: two requests at once cannot both win.
         sa.Index(

@@ -13,8 +13,11 @@ from broker.models import Launch, State
 from broker.service import Service
 
 
-def check(service: Service, found: repos.Resolved, backend: backends.Backend) -> None:
-    """Raises SpecBanned where the operator does not let this run, by this host's rules or this backend's."""
+def check(service: Service, found: repos.Resolved, backend: backends.Backend | None) -> None:
+    """Raises SpecBanned where the operator does not let this run, by this host's rules or this backend's.
+
+    Without a backend a peer runs it, which has rules of its own.
+    """
     for rules, specs in _rules(service, found, backend):
         if any(_matches(rules.banned_specs, spec) for spec in specs) or not _allowed(rules, specs):
             raise errors.SpecBanned(found.spec.spec)
@@ -25,7 +28,7 @@ def check_quota(service: Service, session: orm.Session, launch: Launch, found: r
 
     Counts within the transaction that is about to write the launch, and no other can count at the same time.
     """
-    backend = backends.named(service, launch.backend)
+    backend = next((each for each in backends.offered(service) if each.name == launch.backend), None)
     (host, host_specs), (own, own_specs) = _rules(service, found, backend)
     for quota, where in (
         (quota_of(host, host_specs), sa.true()),
@@ -48,12 +51,13 @@ def quota_of(rules: settings.Policy, specs: Iterable[str]) -> int | None:
 
 
 def _rules(
-    service: Service, found: repos.Resolved, backend: backends.Backend
+    service: Service, found: repos.Resolved, backend: backends.Backend | None
 ) -> tuple[tuple[settings.Policy, tuple[str, ...]], tuple[settings.Policy, tuple[str, ...]]]:
     """The host's rules see specs without prefix, as BinderHub's; the backend's see whole ones."""
     whole = (str(found.spec), found.spec_string)
     bare = tuple(spec.partition("/")[2] for spec in whole)
-    return (service.settings.repo_host(found.spec.provider), bare), (backend.setting, whole)
+    own = backend.setting if backend else settings.Policy()
+    return (service.settings.repo_host(found.spec.provider), bare), (own, whole)
 
 
 def _allowed(rules: settings.Policy, specs: Iterable[str]) -> bool:

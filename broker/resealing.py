@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from broker import sealing
-from broker.models import Connection, Order, SignIn, SigningKey
+from broker.models import Connection, Forward, Order, SignIn, SigningKey
 from broker.service import Service
 
 PLACES: tuple[tuple[orm.InstrumentedAttribute[str], orm.InstrumentedAttribute[bytes | None]], ...] = (
@@ -22,6 +22,7 @@ PLACES: tuple[tuple[orm.InstrumentedAttribute[str], orm.InstrumentedAttribute[by
     (Connection.id, Connection.secret),
     (SignIn.id, SignIn.grant),
     (Order.id, Order.dead_man),
+    (Forward.id, Forward.way_in),
 )
 """Every column that holds sealed secrets, with what names its rows. A secret is sealed for `<table>/<name of the row>`."""
 BATCH = 100  # rows a transaction: some milliseconds

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 
 from broker import app as application
 from broker import backends, client, front, launches, logs, menus, reaper, service, sessions, settings, tasks
+from broker.forwarding import rows, streams
 from broker.home import write_private
 
 FIRST_LAUNCH_SECONDS = 120  # a broker that was started for one launch waits this long for it
@@ -63,6 +64,7 @@ def run(
     logs.configure(chosen)
     at = service.build(chosen)
     if not chosen.redis_url.get_secret_value():
+        rows.release(at)
         launches.release_leases(at)  # nobody else can hold one: the state folder is ours
     server = build(at, while_needed=while_needed)
     door = server.config.app.state.door  # type: ignore[union-attr]
@@ -118,7 +120,7 @@ async def _alongside(
     app: FastAPI, *, at: service.Service, while_needed: bool, server: list[uvicorn.Server]
 ) -> AsyncIterator[None]:
     """What runs on the loop beside the requests."""
-    beside = (_note_activity(app, at), _announce(app, server), _fill_menus(at))
+    beside = (_note_activity(app, at), _announce(app, server), _fill_menus(at), streams.run(at))
     running = [asyncio.create_task(each) for each in beside]
     if while_needed:
         running.append(asyncio.create_task(_end_when_idle(at, server)))

@@ -24,10 +24,14 @@ from broker import (
     resources,
     settings,
 )
-from broker.models import Launch, Phase, State
+from broker.forwarding import choosing
+from broker.models import Connection, Launch, Phase, State
 from broker.repos import errors as repo_errors
 from broker.service import Service
 from providers import base
+
+Place = backends.Backend | choosing.Option
+"""Where a launch runs: a backend, or a peer as its person may use it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,14 +136,42 @@ def needed(
     return replace(chosen, hours=min(hours, longest)), notes
 
 
+def peer(service: Service, person: people.Person, wish: Wish, found: repos.Resolved) -> choosing.Option | None:
+    """The peer that this is to run at; None where a backend runs it. Raises NotForPeers, NoBackend, BadRequest.
+
+    A link to `/build` goes to one by itself only where that is what the operator wants.
+    """
+    what = choosing.of(found)
+    if wish.backend and choosing.is_peer(service, wish.backend):
+        option = choosing.chosen(service, person, wish.backend, what)
+    elif not wish.backend and wish.asked_from == "build" and service.settings.binder_peers:
+        option = choosing.best(service, what)
+    else:
+        return None
+    if wish.build_only:
+        raise errors.BadRequest("A peer builds nothing without launching it. Choose another place.")
+    return option
+
+
+def needed_at(service: Service, wish: Wish) -> tuple[base.Resources, list[str]]:
+    """The same as `needed` at a peer, where only the hours are ours to say."""
+    longest = service.settings.max_hours
+    hours = longest if wish.hours is None else wish.hours
+    if hours <= 0:
+        raise errors.BadRequest("A session needs a positive number of hours.")
+    sized = any(value is not None for value in (wish.cpu, wish.memory_mb, wish.disk_gb, wish.gpu))
+    notes = ["How much memory and how many processors it gets is for that hub to say."] if sized else []
+    return base.Resources(hours=min(hours, longest)), notes
+
+
 def others(
     service: Service,
     person: people.Person,
     wish: Wish,
     found: repos.Resolved,
-    chosen: backends.Backend,
+    chosen: Place,
     has: base.Resources,
-) -> list[backends.Backend]:
+) -> list[Place]:
     """The other places that this wish names, each once. Raises BadField where one of them could not run it."""
     names = [name for name in dict.fromkeys(wish.elsewhere) if name != chosen.name]
     return [_other(service, person, wish, found, name, has) for name in names]
@@ -147,9 +179,12 @@ def others(
 
 def _other(
     service: Service, person: people.Person, wish: Wish, found: repos.Resolved, name: str, has: base.Resources
-) -> backends.Backend:
+) -> Place:
     """What holds for the chosen place holds for every other as well, and is asked before the launch may go there by itself."""
     try:
+        if choosing.is_peer(service, name):
+            policy.check(service, found, None)
+            return choosing.chosen(service, person, name, choosing.of(found))
         other = placement.choose(service, person, name)
         other.require_recent_sign_in(service, person)
         policy.check(service, found, other)
@@ -158,7 +193,8 @@ def _other(
     except (errors.ConsentNeeded, errors.SignInAgain):
         raise
     except errors.BrokerError as refusal:
-        title = next((each.title for each in backends.offered(service) if each.name == name), name[:40])
+        title = next((each.title for each in backends.offered(service) if each.name == name), "")
+        title = title or choosing.title(service, name[:40])
         raise errors.BadField("elsewhere", f"“{title}” cannot be gone on to: {refusal}") from None
     return other
 
@@ -183,14 +219,14 @@ def row(
     person: people.Person,
     wish: Wish,
     found: repos.Resolved,
-    backend: backends.Backend,
+    backend: Place,
     has: base.Resources,
-    others: Sequence[backends.Backend] = (),
+    others: Sequence[Place] = (),
 ) -> Launch:
     """The launch this wish makes, not yet written. Raises BadField where its budget cannot be read."""
     now, chosen = service.now(), service.settings
     hours = has.hours or chosen.max_hours
-    connection = connections.for_backend(service, person, backend)
+    connection, idle_minutes = _there(service, person, backend)
     path = wish.path if wish.path is not None else _asked_to_open(found)
     budget = _budget(wish)
     money = _money(wish, budget, others)
@@ -226,7 +262,7 @@ def row(
         hedged=wish.hedge and not offer,  # nobody has two
         offer=offer,
         elsewhere=[other.name for other in others],
-        idle_minutes=backend.setting.idle_minutes or chosen.idle_minutes,
+        idle_minutes=idle_minutes,
         asked_from=wish.asked_from,
         request=dict(wish.request),
         build_only=wish.build_only,
@@ -245,6 +281,14 @@ def row(
     )
 
 
+def _there(service: Service, person: people.Person, place: Place) -> tuple[Connection | None, int]:
+    """What it is launched there with, and how long it may be idle."""
+    if isinstance(place, choosing.Option):
+        return place.connection, service.settings.idle_minutes
+    idle = place.setting.idle_minutes or service.settings.idle_minutes
+    return connections.for_backend(service, person, place), idle
+
+
 def _budget(wish: Wish) -> budgets.Budget | None:
     try:
         return budgets.read(wish.budget) if wish.budget is not None else None
@@ -252,7 +296,7 @@ def _budget(wish: Wish) -> budgets.Budget | None:
         raise errors.BadField("budget", str(wrong)) from None
 
 
-def _money(wish: Wish, budget: budgets.Budget | None, others: Sequence[backends.Backend]) -> list[object]:
+def _money(wish: Wish, budget: budgets.Budget | None, others: Sequence[Place]) -> list[object]:
     """What the fingerprint has of it. Nothing where nothing was said, so that what ran before there was this reconnects."""
     said = (str(budget or ""), wish.prefer, wish.spot, wish.hedge, [other.name for other in others])
     return [] if said == ("", "price", False, False, []) else list(said)

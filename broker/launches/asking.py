@@ -7,6 +7,7 @@ import structlog
 from sqlalchemy import exc, orm
 
 from broker import budgets, db, errors, events, people, placement, policy, repo_access, repos, wishes
+from broker.forwarding import choosing
 from broker.launches.rows import locked
 from broker.models import Launch, Phase, State
 from broker.service import Service
@@ -25,6 +26,8 @@ def request(service: Service, person: people.Person, wish: wishes.Wish) -> tuple
         return known, False
     opener = wishes.opener(service, person, wish)
     found = repo_access.resolve(service, person, service.repos.parse(wish.repo, wish.ref or None), opener)
+    if peer := wishes.peer(service, person, wish, found):
+        return _forwarded(service, person, wish, found, peer)
     backend = placement.choose(service, person, wish.place[0])
     backend.require_recent_sign_in(service, person)
     policy.check(service, found, backend)
@@ -37,6 +40,21 @@ def request(service: Service, person: people.Person, wish: wishes.Wish) -> tuple
         return _write(service, launch, found, notes)
     except exc.IntegrityError:
         # Two requests for one name met between look-up and insert; the other one won, and is now to be seen.
+        return _known(service, person, wish) or _write(service, launch, found, notes)[0], False
+
+
+def _forwarded(
+    service: Service, person: people.Person, wish: wishes.Wish, found: repos.Resolved, peer: choosing.Option
+) -> tuple[Launch, bool]:
+    """The same for a launch that a peer is to run: nothing is bought, and how much it gets is for that hub to say."""
+    policy.check(service, found, None)
+    has, notes = wishes.needed_at(service, wish)
+    others = wishes.others(service, person, wish, found, peer, has)
+    launch = wishes.row(service, person, wish, found, peer, has, others)
+    notes = [*filter(None, (found.note, found.lasting)), *notes]
+    try:
+        return _write(service, launch, found, notes)
+    except exc.IntegrityError:
         return _known(service, person, wish) or _write(service, launch, found, notes)[0], False
 
 
@@ -122,7 +140,7 @@ def want_stop(service: Service, session: orm.Session, launch: Launch, *, reason:
     """The same within a transaction that holds the launch locked."""
     if launch.stop_wanted or launch.state in (State.STOPPING, State.STOPPED):
         return
-    outcome = None if launch.state is State.READY else Phase.FAILED
+    outcome = None if launch.runs else Phase.FAILED
     launch.stop_wanted, launch.reason, launch.message, launch.due_at = True, reason, message, service.now()
     events.append(service, session, launch, message, phase=outcome, reason=reason)
     db.after_commit(session, lambda: service.queue.enqueue("advance", launch.id))

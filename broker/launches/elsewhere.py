@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from broker import backends, connections, errors, orders, people, placement
+from broker.forwarding import choosing
 from broker.launches.outcomes import Next
 from broker.models import Launch, Phase, State
 from broker.service import Service
 from providers import errors as clouds
 
-BEFORE_READY = (State.WAITING, State.PLACED, State.AUTHORIZED, State.STARTING)
+BEFORE_READY = (State.WAITING, State.PLACED, State.AUTHORIZED, State.STARTING, State.FORWARDED)
 ENDS_A_BACKEND = (
     errors.NoBackend,
     errors.NoOfferLeft,
+    errors.PeersFailed,
     errors.BudgetExceeded,
     errors.CredentialTooShort,
     clouds.QuotaExceeded,
@@ -32,12 +34,33 @@ def go_on(service: Service, launch: Launch, error: Exception) -> Next | None:
         return None
     person = people.known(service, launch.person)
     for at, name in enumerate(launch.elsewhere):
+        left = launch.elsewhere[at + 1 :]
         try:
+            if choosing.is_peer(service, name):
+                return _to_peer(service, launch, person, name, error, left=left)
             backend = placement.choose(service, person, name)
         except errors.BrokerError:
             continue  # it has closed since, or their account there does not work any more
-        return _moved(service, launch, person, backend, error, left=launch.elsewhere[at + 1 :])
+        return _moved(service, launch, person, backend, error, left=left)
     return None
+
+
+def _to_peer(
+    service: Service, launch: Launch, person: people.Person, name: str, error: Exception, *, left: list[str]
+) -> Next:
+    """The step that asks there follows at once. Raises NoBackend, NotForPeers where it has closed since."""
+    option = choosing.chosen(service, person, name, choosing.of_launch(launch))
+    columns = {
+        "backend": name,
+        "connection_id": option.connection.id if option.connection else None,
+        "elsewhere": left,
+        "offer": "",
+        "idle_minutes": service.settings.idle_minutes,
+        "seated_at": None,
+        "message": "",
+    }
+    say = f"{error} It goes on at “{option.known.peer.title}”, as you wished."
+    return Next(state=State.WAITING, phase=Phase.WAITING, say=say, columns=columns)
 
 
 def _moved(

@@ -50,7 +50,7 @@ def failed(launch: Launch, error: Exception) -> Next:
             state=State.STOPPING, wait=waits.RETRY_SECONDS, say=say, columns={"message": str(error)} if say else {}
         )
     reason = getattr(error, "reason", "broker")
-    outcome = None if launch.state is State.READY else Phase.FAILED
+    outcome = None if launch.runs else Phase.FAILED
     return Next(state=State.STOPPING, phase=outcome, say=str(error), columns={"reason": reason, "message": str(error)})
 
 
@@ -58,7 +58,7 @@ def come_back(service: Service, launch: Launch, error: clouds.ProviderUnavailabl
     """Out of reach: nothing is known, so the same step again; None where a launch that never ran has waited long enough."""
     waited = service.now() - launch.entered_at
     patience = dt.timedelta(minutes=service.settings.boot_minutes)
-    if launch.state not in (State.READY, State.STOPPING) and waited > patience:
+    if not launch.runs and launch.state is not State.STOPPING and waited > patience:
         return None
     fresh = launch.message != str(error)
     return Next(

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from broker import backends, connections, dead_man, errors, orders, people, placement, seats, wishes
-from broker.launches import elsewhere, hedging, looking, outcomes, waits
+from broker.forwarding import choosing, rows
+from broker.launches import elsewhere, forwarding, hedging, looking, outcomes, waits
 from broker.launches.outcomes import Next
 from broker.models import Launch, Order, Phase, State
 from broker.service import Service
@@ -16,7 +17,9 @@ from providers import errors as clouds
 
 
 def place(service: Service, launch: Launch) -> Next:
-    """The chosen backend can still take it, and has a seat free; else it waits for one."""
+    """The chosen backend can still take it, and has a seat free; else it waits for one. A peer is asked."""
+    if choosing.is_peer(service, launch.backend):
+        return forwarding.ask(service, launch)
     backend = placement.choose(service, people.known(service, launch.person), launch.backend)
     most = backend.setting.max_sessions
     if most is not None and (queued := seats.take(service, launch, most)):
@@ -121,6 +124,8 @@ def watch(service: Service, launch: Launch) -> Next:
 
 def terminate(service: Service, launch: Launch) -> Next:
     """The one way out: everything bought is ended, and asked after until the cloud says that it is gone."""
+    if forward := rows.current(service, launch.id):
+        return forwarding.end(service, forward)
     opened = orders.opened(service, launch)
     if not _end_all(service, opened):
         return Next(state=State.STOPPING, wait=_until_the_next_look(service, opened))
@@ -133,6 +138,7 @@ STEPS: dict[State, Callable[[Service, Launch], Next]] = {
     State.AUTHORIZED: provision,
     State.STARTING: await_agent,
     State.READY: watch,
+    State.FORWARDED: forwarding.attend,
     State.STOPPING: terminate,
 }
 

@@ -112,9 +112,10 @@ def looked(service: Service, name: str, hub: binderhub.Hub) -> None:
 
 def experienced(service: Service, session: orm.Session, name: str, refusal: refusals.PeerError | None) -> None:
     """What a launch met there counts as much as what it says of itself. Within the caller's transaction."""
-    row = session.get(Row, name, with_for_update=True)
-    if row is None:
+    told = any(setting.name == name for setting in service.settings.peers)
+    if not told and session.get(Row, name) is None:
         return  # it was removed meanwhile
+    row = _row(service, session, name)
     reason, why = (refusal.reason, str(refusal)) if refusal else ("", "")
     seconds = refusal.seconds if isinstance(refusal, refusals.Full) else None
     row.standing = health.told(health.experienced(health.read(row.standing), reason, why, service.now(), seconds))

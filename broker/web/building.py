@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from broker import backends, errors, events, launches, metrics, people, repos, sessions, wishes
+from broker.forwarding import entering
 from broker.models import Launch, Phase, State
 from broker.repos import errors as repo_errors
 from broker.repos import urls
@@ -105,6 +106,8 @@ def _found(service: Service, asked: Asked) -> repos.Resolved:
 
 
 def _backend(service: Service, asked: Asked, found: repos.Resolved) -> str:
+    if not asked.backend and service.settings.binder_peers:
+        return ""  # which of the peers is for `wishes` to say
     if not asked.backend:
         raise Failed(
             "This hub runs nothing straight from a link to /build. "
@@ -153,6 +156,9 @@ def _ready(service: Service, asked: Asked, launch_id: str) -> dict[str, Any]:
     launch = launches.get(service, people.bearer(launch_id), launch_id)
     if launch.build_only:
         return {"phase": "ready", "message": "Done! The image is built.\n", "imageName": launch.image}
+    if there := entering.entry(service, launch):
+        said = {"phase": "ready", "message": f"server running at {there.url}\n", **there.way_in.more}
+        return {**said, "token": there.token, "url": there.url, "launch": launch.id}
     if launch.state is not State.READY or launch.stop_wanted:
         return failed(ENDED)
     own = asked.browser or service.settings.public_url

@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.templating import Jinja2Templates
 
 from broker import errors, launches, placement, repo_access, sessions, subjects
+from broker.forwarding import entering
 from broker.models import State
 from broker.people import Person
 from broker.web import assets, deps, places, schemas, trust, views, wording
@@ -242,12 +243,19 @@ def enter(request: Request, at: deps.At, launch_id: str, key: str = "") -> Respo
     found = launches.get(at, asking, launch_id)
     if not schemas.may_enter(asking, found):
         raise errors.NotAllowed("This token may not do that: it lacks the scope “launch”. Make one that has it.")
+    if there := entering.entry(at, found):
+        return _sent(there.with_token)
     if found.state is not State.READY or found.stop_wanted:
         return RedirectResponse(f"/launches/{found.id}", status_code=SEE_OTHER)
     # Before the fragment, which browsers keep to themselves.
     url, mark, fragment = sessions.url(at, found).partition("#")
     token = sessions.launch_token(at, found.id)
-    answer = RedirectResponse(f"{url}{'&' if '?' in url else '?'}token={token}{mark}{fragment}", status_code=SEE_OTHER)
+    return _sent(f"{url}{'&' if '?' in url else '?'}token={token}{mark}{fragment}")
+
+
+def _sent(there: str) -> RedirectResponse:
+    """Into a session. Its token is in the address, which goes to nobody else and is kept nowhere."""
+    answer = RedirectResponse(there, status_code=SEE_OTHER)
     answer.headers.update({"cache-control": "no-store", "referrer-policy": "no-referrer"})
     return answer
 

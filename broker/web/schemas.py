@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from broker import budgets, errors, pasting, people, resources, sessions
+from broker.forwarding import choosing, entering
 from broker.models import Launch, State
 from broker.people import Person
 from broker.service import Service
@@ -84,6 +85,7 @@ def launch_json(service: Service, person: Person, launch: Launch) -> dict[str, A
         "commit": launch.commit,
         "path": launch.path,
         "backend": launch.backend,
+        "peer": choosing.shown(service, launch.backend),
         "hours": launch.hours,
         "cpu": launch.cpu,
         "memory_mb": launch.memory_mb,
@@ -113,6 +115,8 @@ def may_enter(person: Person, launch: Launch) -> bool:
 
 def way_in(service: Service, launch: Launch) -> dict[str, str]:
     """`url` for scripts, `browser_url` for people, and the token that opens both; nothing unless it is ready."""
+    if there := entering.entry(service, launch):
+        return {"url": there.url, "browser_url": there.page, "token": there.token}
     if launch.state is not State.READY or launch.stop_wanted:
         return {}
     return {

@@ -24,6 +24,7 @@ from starlette.datastructures import QueryParams
 from starlette.responses import RedirectResponse, Response
 
 from broker import backends, errors, launches, people, placement, repos, seats, sessions
+from broker.forwarding import entering
 from broker.models import Launch, State
 from broker.service import Service
 from broker.web import binder, building, callers, deps, pages, tokens, views
@@ -281,6 +282,7 @@ def _page(
         "choosing": choosing,
         "error": error or link.problems.get("repo", ""),
         "left_out": _left_out(link, person),
+        "peers": choosing.behind(at),
     }
     if "repo" in link.problems:
         return pages.page(request, "v2_wrong.html", context, status=400, headers=told["headers"])
@@ -313,6 +315,8 @@ def _left_out(link: Link, person: people.Person | None) -> list[str]:
 def _closed(at: Service, person: people.Person | None) -> str:
     """Why visitors can start nothing here; empty where they can."""
     name = at.settings.binder_backend
+    if not name and at.settings.binder_peers:
+        return ""
     if not name:
         return "Whoever runs this hub lets only people who are signed in start something."
     return backends.named(at, name).closed_to(at, person or people.ANONYMOUS) or ""
@@ -336,12 +340,12 @@ def _visited(service: Service, launch_id: str, mark: str) -> Launch:
 def progress(request: Request, at: deps.At, launch_id: str, mark: str) -> Response:
     """How far a launch is, for who has no JavaScript; into the session once it is ready."""
     found = _visited(at, launch_id, mark)
+    if peer := entering.entry(at, found):
+        return _entering(peer.opening(opens(request.query_params)))
     if found.state is State.READY and not found.stop_wanted:
         root = urljoin(sessions.url(at, found), "/")
         there = entered(root, opens(request.query_params), sessions.launch_token(at, found.id))
-        answer = RedirectResponse(there, status_code=pages.SEE_OTHER)
-        answer.headers.update({"cache-control": "no-store", "referrer-policy": "no-referrer"})
-        return answer
+        return _entering(there)
     if found.state is State.WAITING:
         seats.follow(at, found.id)
     lines = views.newest_lines(at, found)
@@ -354,6 +358,12 @@ def progress(request: Request, at: deps.At, launch_id: str, mark: str) -> Respon
         "stop": f"{visit(at, found.id)}/stop",
     }
     return pages.page(request, "v2_progress.html", context)
+
+
+def _entering(there: str) -> RedirectResponse:
+    answer = RedirectResponse(there, status_code=pages.SEE_OTHER)
+    answer.headers.update({"cache-control": "no-store", "referrer-policy": "no-referrer"})
+    return answer
 
 
 @router.post("/visits/{launch_id}/{mark}/stop")

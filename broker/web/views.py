@@ -25,6 +25,7 @@ from broker import (
     subjects,
     wishes,
 )
+from broker.forwarding import choosing
 from broker.models import Launch, Phase, State
 from broker.people import Person
 from broker.service import Service
@@ -266,7 +267,7 @@ def situation(found: Launch) -> str:
         return "stopped"
     if found.stop_wanted or found.state is State.STOPPING:
         return "stopping"
-    return "ready" if found.state is State.READY else "starting"
+    return "ready" if found.runs else "starting"
 
 
 def _steps(seen: list[Phase], at: int, now: str) -> list[dict[str, str]]:
@@ -288,7 +289,7 @@ def _title(service: Service, backend: str) -> str:
     try:
         return backends.named(service, backend).title
     except errors.BrokerError:
-        return backend
+        return choosing.title(service, backend)
 
 
 def _usual_seconds(service: Service, found: Launch) -> float | None:
