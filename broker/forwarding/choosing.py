@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +22,7 @@ STANDARD = ("gh", "gist", "gl", "git", "zenodo", "figshare", "hydroshare", "data
 """What every BinderHub of the last years knows, for one that does not say."""
 IMAGE_DAYS = 14  # for how long an image is thought to be where it was last run
 BUILDS_MOST = 2  # a build that failed at two hubs fails at the third as well
+NO_ROOM = "None of the hubs behind this one has room at the moment. Try again in a few minutes."
 WHY = {
     health.Condition.FULL: "It is full at the moment. Choose another place, or come back later.",
     health.Condition.DRAINING: "It takes no new sessions at the moment. Choose another place, or come back later.",
@@ -113,15 +114,6 @@ def shown(service: Service, name: str) -> dict[str, Any] | None:
     }
 
 
-def behind(service: Service) -> list[dict[str, Any]]:
-    """The peers that run what visitors launch here, as `shown`; none where this broker runs it itself."""
-    chosen = service.settings
-    if chosen.binder_backend or not chosen.binder_peers:
-        return []
-    opened = [each.name for each in options(service, people.ANONYMOUS) if each.closed is None]
-    return [found for name in opened if (found := shown(service, name))]
-
-
 def chosen(service: Service, person: Person, name: str, what: What) -> Option:
     """The peer of this name, for this person and repository. Raises NotForPeers, NoBackend with the reason."""
     option = next((each for each in options(service, person, what) if each.name == name), None)
@@ -137,14 +129,14 @@ def chosen(service: Service, person: Person, name: str, what: What) -> Option:
 def best(service: Service, what: What) -> Option:
     """The peer that is asked first for somebody whom nobody knows. Raises NoBackend, NotForPeers."""
     found = options(service, people.ANONYMOUS, what)
-    ranked = order(service, what, [each for each in found if each.closed is None])
-    if ranked:
-        return ranked[0]
+    best_first = order(service, what, [each for each in found if each.closed is None])
+    if best_first:
+        return best_first[0]
     if what.private:
         raise errors.NotForPeers
     if not found:
         raise errors.NoBackend
-    raise errors.NoBackend("None of the hubs behind this one has room at the moment. Try again in a few minutes.")
+    raise errors.NoBackend(NO_ROOM)
 
 
 def following(service: Service, launch: Launch) -> Option | None:
@@ -164,16 +156,20 @@ def following(service: Service, launch: Launch) -> Option | None:
         return own[0]
     if not _began_public(service, tried, launch):
         fresh = [each for each in fresh if not each.known.peer.publishes]
-    ranked = order(service, what, fresh)
     interrupted = {each.peer for each in tried}
-    return next(iter(sorted(ranked, key=lambda each: each.name in interrupted)), None)
+    best_first = sorted(order(service, what, fresh), key=lambda each: each.name in interrupted)
+    return next(iter(best_first), None)
 
 
 def order(service: Service, what: What, found: Iterable[Option]) -> list[Option]:
     """The best first: by repository, so that what was built is found again; past what is nearly full."""
+    return ranked(service, what.repo_url.lower(), found, _with_image(service, what.spec))
+
+
+def ranked(service: Service, key: str, found: Iterable[Option], there: Collection[str] = ()) -> list[Option]:
+    """The best first for this key; `there`: names of those that have the image."""
     by_name = {each.name: each for each in found}
-    there, recent = _with_image(service, what.spec), _recent(service)
-    now = service.now()
+    now, recent = service.now(), _recent(service)
     candidates = [
         routing.Candidate(
             name=each.name,
@@ -184,12 +180,7 @@ def order(service: Service, what: What, found: Iterable[Option]) -> list[Option]
         )
         for each in by_name.values()
     ]
-    return [by_name[each.name] for each in routing.order(what.repo_url.lower(), candidates)]
-
-
-def has_image(service: Service, what: What) -> set[str]:
-    """The peers that ran this lately, so that its image is probably still there."""
-    return _with_image(service, what.spec)
+    return [by_name[each.name] for each in routing.order(key, candidates)]
 
 
 def spec_at(service: Service, known: peers.Known, what: What) -> str | None:

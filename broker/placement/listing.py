@@ -11,8 +11,8 @@ from typing import Any
 from broker import admission, backends, budgets, connections, errors, menus, people, readiness, resources
 from broker.models import Connection
 from broker.people import Person
-from broker.placement import offers, ranking
-from broker.placement.place import ASKED_FOR, OWN_SERVER, Place, Question
+from broker.placement import hubs, offers, ranking
+from broker.placement.place import ASKED_FOR, OWN_SERVER, Place, Question, about
 from broker.service import Service
 from providers import base
 
@@ -24,7 +24,7 @@ SIZES = ("cpu", "memory_mb", "disk_gb", "gpu")
 def places(service: Service, person: Person, question: Question = Question()) -> list[Place]:
     """Every place to run, the best first; those that cannot be chosen last. Asks no cloud; says which it would like to."""
     found = [place for backend in backends.offered(service) for place in _places(service, person, backend, question)]
-    return ranking.ordered(found)
+    return ranking.ordered([*found, *hubs.places(service, person, question)])
 
 
 def ready_seconds(service: Service, backend: str) -> float | None:
@@ -232,15 +232,6 @@ def _reasons(backend: backends.Backend, told: _Told, seconds: float | None, *, b
     if not backend.provider.confined:
         said.append("runs as you")
     return tuple(said)
-
-
-def about(seconds: float) -> str:
-    """`about 20 s`, `about 3 min`: as exact as a guess is."""
-    if seconds < 10:
-        return "a few seconds"
-    if seconds < 95:
-        return f"about {round(seconds / 5) * 5} s"
-    return f"about {round(seconds / 60)} min"
 
 
 # --- what is missing ------------------------------------------------------------------------------------------------

@@ -81,3 +81,12 @@ class Place:
     """What is the matter with its cloud, in a sentence: it is slow, or it refused."""
     sizes: tuple[str, ...] | None = None
     """Names of the plain sizes that can be had there; None where nobody knows."""
+
+
+def about(seconds: float) -> str:
+    """`about 20 s`, `about 3 min`: as exact as a guess is."""
+    if seconds < 10:
+        return "a few seconds"
+    if seconds < 95:
+        return f"about {round(seconds / 5) * 5} s"
+    return f"about {round(seconds / 60)} min"

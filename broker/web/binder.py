@@ -22,9 +22,10 @@ import structlog
 from fastapi import APIRouter, Header, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from broker import crypto, errors, events, people, seats
+from broker.forwarding import entrance
 from broker.models import Launch, Phase, State
 from broker.service import Service
 from broker.web import building, callers, deps, limits, tokens
@@ -58,6 +59,8 @@ class Admitted:
     after: int | None = None
     """The last line that arrived, of a stream that was cut; None for a new one."""
     headers: dict[str, str]
+    there: str = ""
+    """The address at a peer where it is answered instead."""
 
 
 class Builds:
@@ -112,6 +115,10 @@ async def build(
         return _refused(at, request, refusal)
     if admitted is None:
         return Response(status_code=204)  # what tells an EventSource not to come back
+    if admitted.there:
+        return RedirectResponse(
+            admitted.there, status_code=307, headers={"cache-control": "no-store", **admitted.headers}
+        )
     return StreamingResponse(
         _stream(at, builds, admitted), media_type=EVENT_STREAM, headers={**STREAM_HEADERS, **admitted.headers}
     )
@@ -158,7 +165,10 @@ def _admit(request: Request, at: Service, builds: Builds, wanted: _Wanted) -> Ad
     )
     if resumed:
         return Admitted(asked=asked, launch_id=resumed[0], after=int(resumed[1]), headers=headers)
-    return Admitted(asked=asked, launch_id=(token and token.launch_id) or crypto.new_id(12), headers=headers)
+    there = "" if token or person else _elsewhere(at, prefix, spec)
+    return Admitted(
+        there=there, asked=asked, launch_id=(token and token.launch_id) or crypto.new_id(12), headers=headers
+    )
 
 
 def accepts_events(accept: str) -> bool:
@@ -193,6 +203,16 @@ def _person(request: Request, token: tokens.BuildToken | None) -> people.Person 
     if token is None or token.person is None:
         return None
     return people.of(token.person)
+
+
+def _elsewhere(at: Service, prefix: str, spec: str) -> str:
+    """Where clients are sent, if they are: not our own pages, which may read only from here. Raises Refused."""
+    if at.settings.binder_peers != "redirect" or not entrance.is_one(at):
+        return ""
+    try:
+        return entrance.towards(at, prefix, spec)
+    except errors.NoBackend as refusal:
+        raise Refused(str(refusal)) from None
 
 
 def _charge(builds: Builds, client: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 import structlog
 
 from broker import backends, reaper
+from broker.forwarding import entrance
 from broker.models import Launch, State
 from broker.service import Service
 
@@ -52,15 +53,18 @@ class Health:
         try:
             running: int | None = reaper.unfinished(self._service)
             quota = self._counted()
+            peers = [entrance.check(self._service)] if entrance.is_one(self._service) else []
             broken = ""
         except Exception as error:
             log.exception("unhealthy")
             running, quota, broken = None, {"total_pods": 0, "build_pods": 0, "user_pods": 0}, type(error).__name__
+            peers = []
         checks: list[dict[str, Any]] = [
             {"service": "Docker registry", "ok": self._registries()},
             {"service": "JupyterHub API", "ok": not broken},
-            {"service": "Pod quota", **quota, **self._quota(quota["total_pods"]), "_ignore_failure": True},
+            {"service": "Pod quota", **self._quota(quota["total_pods"]), **quota, "_ignore_failure": True},
             {"service": "Database", "ok": not broken, **({"error": broken} if broken else {})},
+            *peers,
         ]
         ok = all(check["ok"] for check in checks if not check.get("_ignore_failure"))
         return {"ok": ok, "checks": checks, **({} if running is None else {"launches": running})}
@@ -70,8 +74,11 @@ class Health:
         return {"quota": quota, "ok": quota is None or taken <= quota}
 
 
-def pods(service: Service) -> dict[str, int]:
-    """BinderHub's count of what is starting and what runs, where `/build` runs it; everywhere, if that is nowhere."""
+def pods(service: Service) -> dict[str, Any]:
+    """BinderHub's count of what is starting and what runs, where `/build` runs it; everywhere, if that is nowhere. Where peers
+    run it, their own counts and quotas together."""
+    if entrance.is_one(service):
+        return entrance.quota(service)
     backend = service.settings.binder_backend
     where = [Launch.backend == backend] if backend else []
     query = sa.select(Launch.state, sa.func.count()).where(Launch.state != State.STOPPED, *where).group_by(Launch.state)

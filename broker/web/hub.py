@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 
 from broker import repos
+from broker.forwarding import entrance
 from broker.web import assets, deps, health
 
 Route = TypeVar("Route", bound=Callable[..., Any])
@@ -45,8 +46,13 @@ def answered(at: APIRouter, path: str, **described: Any) -> Callable[[Route], Ro
 
 @answered(router, "/versions")
 def versions(at: deps.At) -> dict[str, Any]:
-    """What runs here. A federation compares this whole object with its prime's, so an operator may set all of it."""
-    return dict(at.settings.versions) or {
+    """What runs here. A federation compares this whole object with its prime's, so an operator may set all of it; where peers
+    run what is launched here, it is what they all say."""
+    if at.settings.versions:
+        return dict(at.settings.versions)
+    if entrance.is_one(at) and (agreed := entrance.versions(at)):
+        return dict(agreed)
+    return {
         "builder_info": {"repo2docker-version": _version(REPO2DOCKER)},
         "binderhub": f"0+anybinder.{_version('anybinder')}",
     }

@@ -24,7 +24,7 @@ from starlette.datastructures import QueryParams
 from starlette.responses import RedirectResponse, Response
 
 from broker import backends, errors, launches, people, placement, repos, seats, sessions
-from broker.forwarding import entering
+from broker.forwarding import entering, entrance
 from broker.models import Launch, State
 from broker.service import Service
 from broker.web import binder, building, callers, deps, pages, tokens, views
@@ -282,7 +282,7 @@ def _page(
         "choosing": choosing,
         "error": error or link.problems.get("repo", ""),
         "left_out": _left_out(link, person),
-        "peers": choosing.behind(at),
+        "peers": entrance.behind(at),
     }
     if "repo" in link.problems:
         return pages.page(request, "v2_wrong.html", context, status=400, headers=told["headers"])

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 import sqlalchemy as sa
 
-from broker import connections, errors, launches, peers, people, uses, wishes
+from broker import connections, errors, launches, peers, people, placement, uses, wishes
 from broker.forwarding import entering, hearing, rows
 from broker.models import Forward, Launch, State
 from tests.broker.conftest import Bench
@@ -416,3 +416,24 @@ def test_a_reader_that_is_ended_leaves_its_try_to_the_next(
         launch = taken(bench, launch)
     assert launch.state is State.FORWARDED
     assert [outcome for _, outcome in tries(bench, launch)] == [rows.INTERRUPTED, ""]
+
+
+# --- among the places to run
+
+
+def test_peers_are_places_beside_the_backends_with_whose_terms_apply(
+    make_bench: Callable[..., Bench], hub: BinderHubDouble
+) -> None:
+    told = {"name": "first", "url": hub.url, "terms_url": "https://example.org/terms"}
+    bench = make_bench(peers=[told, {"name": "second", "url": hub.url, "anonymous": False}])
+    found = {place.name: place for place in placement.places(bench.at, people.LOCAL)}
+    assert (found["first"].closed, found["first"].terms_url, found["first"].publishes) == (
+        None,
+        told["terms_url"],
+        True,
+    )
+    assert (found["second"].connect, found["second"].needs) == ("/connect/peer/second", ("connect",))
+    peers.drain(bench.at, "first", draining=True)
+    found = {place.name: place for place in placement.places(bench.at, people.LOCAL)}
+    assert "takes no new sessions" in str(found["first"].closed)
+    assert "sign in" in {place.name: place for place in placement.places(bench.at, people.ANONYMOUS)}["first"].needs
