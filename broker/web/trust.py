@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from broker import backends, consents, placement, repos, threats
+from broker.forwarding import choosing
 from broker.people import Person
 from broker.service import Service
 from broker.web import places, views
@@ -37,7 +38,8 @@ class Stake:
 def stakes(service: Service, person: Person, filled: views.Filled, found: repos.Resolved) -> list[Stake]:
     """The place that was chosen, and of those to go on to each where something more is at stake. Asks no cloud."""
     name, _, server = filled.typed["backend"].partition("/")
-    backend = placement.choose(service, person, name or None)
+    here = [other for other in (name, *filled.elsewhere) if not choosing.is_peer(service, other)]
+    backend = placement.choose(service, person, here[0] or None)  # at a peer nothing of theirs is at stake
     costs = {
         place.name: places.session(place)
         for place in placement.places(service, person, filled.question(service, person))
@@ -45,7 +47,7 @@ def stakes(service: Service, person: Person, filled: views.Filled, found: repos.
     first = _stake(consents.situation(service, person, found, backend, server), costs.get(backend.name, ""))
     others = [
         _stake(consents.situation(service, person, found, backends.named(service, other)), costs.get(other, ""))
-        for other in filled.elsewhere
+        for other in here[1:]
         if other != backend.name
     ]
     agreed = threats.at_stake(first.situation)
