@@ -141,11 +141,10 @@ def peer(service: Service, person: people.Person, wish: Wish, found: repos.Resol
 
     A link to `/build` goes to one by itself only where that is what the operator wants.
     """
-    what = choosing.of(found)
     if wish.backend and choosing.is_peer(service, wish.backend):
-        option = choosing.chosen(service, person, wish.backend, what)
+        option = choosing.chosen(service, person, wish.backend, choosing.of_anybody(service, found))
     elif not wish.backend and wish.asked_from == "build" and service.settings.binder_peers:
-        option = choosing.best(service, what)
+        option = choosing.best(service, choosing.of_anybody(service, found))
     else:
         return None
     if wish.build_only:
@@ -184,7 +183,7 @@ def _other(
     try:
         if choosing.is_peer(service, name):
             policy.check(service, found, None)
-            return choosing.chosen(service, person, name, choosing.of(found))
+            return choosing.chosen(service, person, name, choosing.of_anybody(service, found))
         other = placement.choose(service, person, name)
         other.require_recent_sign_in(service, person)
         policy.check(service, found, other)

@@ -51,6 +51,7 @@ def _settings(port: int | None = None) -> settings.Settings:
 
 
 def _in_words(wrong: Mapping[str, Any]) -> str:
+    """What pydantic found, with the name of the setting."""
     where = ".".join(map(str, wrong["loc"]))
     what = IN_WORDS.get(wrong["type"]) or wrong["msg"].removeprefix("Value error, ").rstrip(".")
     return f"{where}: {what}" if where else what

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -112,6 +112,20 @@ def shown(service: Service, name: str) -> dict[str, Any] | None:
         "terms_url": peer.terms_url,
         "privacy_url": peer.privacy_url,
     }
+
+
+def of_anybody(service: Service, found: repos.Resolved) -> What:
+    """The same as `of`, having looked whether it is there for somebody without any key, where the operator's own token may have
+    opened it. Looks the repository up then; whoever cannot be asked is taken for private."""
+    what = of(found)
+    host = service.settings.repo_host(found.spec.provider)
+    if what.private or what.kind != "git" or not host.token.get_secret_value():
+        return what
+    try:
+        service.repos.resolve(repos.providers["git"].parse(f"{quote(found.repo_url, safe='')}/HEAD"))
+    except repos.RepoError:
+        return replace(what, private=True)
+    return what
 
 
 def chosen(service: Service, person: Person, name: str, what: What) -> Option:

@@ -36,13 +36,16 @@ def begin(service: Service, forward_id: str) -> Task | None:
 
     A try that was asked before is not asked again: it might then run twice.
     """
+    title = choosing.title(
+        service, rows.peer(service, forward_id)
+    )  # a second look at the table, never within the first
     with service.db.transaction() as session:
         held = rows.locked(session, forward_id)
         if held is None:
             return None
         launch, forward = held
         if forward.asked_at is not None:
-            _interrupted(service, session, launch, forward)
+            _interrupted(service, session, launch, forward, title)
             return None
         forward.asked_at = service.now()
     try:
@@ -54,6 +57,7 @@ def begin(service: Service, forward_id: str) -> Task | None:
 
 def take(service: Service, forward_id: str, said: Sequence[binderhub.Said]) -> bool:
     """Write these lines down in one transaction; False where nobody wants more of them."""
+    sealed = next((rows.seal(service, forward_id, line.way_in) for line in said if line.way_in), None)
     with service.db.transaction() as session:
         held = rows.locked(session, forward_id)
         if held is None:
@@ -62,16 +66,20 @@ def take(service: Service, forward_id: str, said: Sequence[binderhub.Said]) -> b
         wanted = launch.state is State.FORWARDED and not launch.stop_wanted
         for line in said:
             _take(service, session, launch, forward, line, wanted=wanted)
+        forward.way_in = sealed
         forward.heard_at, forward.lease_until = service.now(), service.now() + rows.LEASE
         return forward.ready_at is None
 
 
 def failed(service: Service, forward_id: str, refusal: refusals.PeerError) -> None:
     """This try is over, and why is said; the next step looks for another peer. May be repeated."""
+    title = choosing.title(
+        service, rows.peer(service, forward_id)
+    )  # a second look at the table, never within the first
     with service.db.transaction() as session:
         if held := rows.locked(session, forward_id):
             launch, forward = held
-            _say(service, session, launch, f"{choosing.title(service, forward.peer)}: {refusal}")
+            _say(service, session, launch, f"{title}: {refusal}")
             if rows.may_run_on(forward):
                 _say(service, session, launch, RUNS_ON)
             launch.message = str(refusal)
@@ -106,7 +114,7 @@ def _take(
 ) -> None:
     forward.phase = line.phase or forward.phase
     if line.way_in is not None:
-        forward.way_in, forward.ready_at = rows.seal(service, forward.id, line.way_in), service.now()
+        forward.ready_at = service.now()
         forward.lease = forward.lease_until = None
         launch.image = line.image or launch.image
         peers.experienced(service, session, forward.peer, None)
@@ -119,13 +127,8 @@ def _take(
     events.append(service, session, launch, line.message, phase=phase, **more)
 
 
-def _interrupted(service: Service, session: orm.Session, launch: Launch, forward: Forward) -> None:
-    _say(
-        service,
-        session,
-        launch,
-        f"{choosing.title(service, forward.peer)}: this broker was interrupted while it listened.",
-    )
+def _interrupted(service: Service, session: orm.Session, launch: Launch, forward: Forward, title: str) -> None:
+    _say(service, session, launch, f"{title}: this broker was interrupted while it listened.")
     if rows.may_run_on(forward):
         _say(service, session, launch, RUNS_ON)
     rows.close(service, session, launch, forward, rows.INTERRUPTED)

@@ -31,6 +31,12 @@ def of_launch(service: Service, launch_id: str) -> list[Forward]:
         return list(session.scalars(query))
 
 
+def peer(service: Service, forward_id: str) -> str:
+    """The name of the peer of this try; empty where there is no such try."""
+    with service.db.reading() as session:
+        return session.scalar(sa.select(Forward.peer).where(Forward.id == forward_id)) or ""
+
+
 def current(service: Service, launch_id: str) -> Forward | None:
     """Its open try."""
     with service.db.reading() as session:

@@ -332,6 +332,17 @@ def test_a_private_repository_never_goes_to_a_peer_that_publishes(bench: Bench, 
     assert hub.builds == []
 
 
+def test_what_only_the_operators_token_opens_is_private_too(
+    make_bench: Callable[..., Bench], hub: BinderHubDouble
+) -> None:
+    bench = make_bench(peers=[{"name": "first", "url": hub.url}], hosts={"git": {"token": "the-operators"}})
+    found = bench.at.repos.resolve(bench.at.repos.parse(bench.repo, None))
+    wish = wishes.Wish(repo=bench.repo, backend="first")
+    assert wishes.peer(bench.at, people.LOCAL, wish, found)
+    with pytest.raises(errors.NotForPeers):
+        wishes.peer(bench.at, people.LOCAL, wish, wishes.replace(found, repo_url=f"{found.repo_url}-of-theirs"))
+
+
 def test_a_peer_that_asks_for_a_token_gets_that_persons_and_nobody_else_does(
     make_bench: Callable[..., Bench], hub: BinderHubDouble, other: BinderHubDouble
 ) -> None:
