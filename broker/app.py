@@ -20,6 +20,7 @@ from broker.web import (
     api,
     assets,
     binder,
+    builder,
     connect,
     cors,
     deps,
@@ -29,10 +30,12 @@ from broker.web import (
     issuer,
     login,
     me,
+    oembed,
     pages,
     places,
     running,
     schemas,
+    trampoline,
     v2,
 )
 from providers import errors as clouds
@@ -55,6 +58,7 @@ def create(service: Service) -> FastAPI:
     app.state.door, app.state.builds = deps.Door(service), binder.Builds(service)
     app.state.guesses = account.guesses(service.settings)
     app.state.checks = connect.checks(service.settings)
+    app.state.link_looks = builder.looks(service.settings)
     app.state.looks = running.looks(service.settings)
     app.state.health, app.state.figures = health.Health(service), figures.Figures(service)
     app.add_middleware(cors.Cors, allow_origin=service.settings.cors_allow_origin)
@@ -71,6 +75,9 @@ def create(service: Service) -> FastAPI:
         app.include_router(connect.router)
         app.include_router(account.router)
         app.include_router(v2.router)
+        app.include_router(trampoline.router)
+        app.include_router(builder.router)
+        app.include_router(oembed.router)
         app.mount("/static", assets.Assets(), name="static")
     app.add_exception_handler(errors.BrokerError, _told)
     app.add_exception_handler(clouds.ProviderError, _told)

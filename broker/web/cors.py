@@ -8,9 +8,13 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-FOR_ALL = re.compile(r"/(versions|badge(_logo)?\.svg|assets/images/badge\.svg|logo_social\.png|favicon_\w+\.ico)")
+FOR_ALL = re.compile(
+    r"/(versions|badge(_logo)?\.svg|assets/images/badge\.svg|logo_social\.png|favicon_\w+\.ico|embed(-\d+)?\.js|oembed)"
+)
 """Public files, and what a federation compares."""
-WHERE_ALLOWED = re.compile(r"/(build/.+|health|_config|api/repoproviders|api/launches/[a-z2-7]{12}(/events)?)")
+WHERE_ALLOWED = re.compile(
+    r"/(build/.+|health|_config|api/repoproviders|api/places|api/launches/[a-z2-7]{12}(/events)?)"
+)
 """What BinderHub's clients use; of a launch only with its token, as nothing here brings a cookie."""
 ASKED_FIRST = {
     "access-control-allow-methods": "GET, HEAD, DELETE, OPTIONS",

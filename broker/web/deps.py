@@ -188,6 +188,11 @@ def person(request: Request) -> people.Person:
     return found
 
 
+def whoever(request: Request) -> people.Person:
+    """The person who asks, or nobody we know. Raises NotSignedIn where a token is shown that opens nothing, and NotAllowed."""
+    return person(request) if bearer(request) or signed_in(request) else people.ANONYMOUS
+
+
 def in_person(request: Request) -> people.Person:
     """The person who asks, themselves: no API token changes what opens accounts. Raises NotSignedIn, NotAllowed."""
     found = person(request)
@@ -227,6 +232,7 @@ async def _at(request: Request) -> Service:
 
 
 Asking = Annotated[people.Person, Depends(person)]
+Whoever = Annotated[people.Person, Depends(whoever)]
 InPerson = Annotated[people.Person, Depends(in_person)]
 AtHome = Annotated[people.Person, Depends(at_home)]
 Visiting = Annotated[people.Person, Depends(visitor)]

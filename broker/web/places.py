@@ -6,13 +6,14 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from broker import budgets, launches, menus, placement, resources, subjects
+from broker import backends, budgets, launches, menus, people, placement, resources, subjects
 from broker.people import Person
 from broker.service import Service
 from broker.web import deps, views
@@ -44,11 +45,14 @@ Asked = Annotated[views.Filled, Depends(_asked)]
 
 
 @router.get("/api/places")
-def now(at: deps.At, asking: deps.Asking, filled: Asked) -> dict[str, Any]:
+def now(at: deps.At, asking: deps.Whoever, filled: Asked) -> dict[str, Any]:
     """Where this could run, the best first, as far as it is known at this moment: no cloud and no repository host is waited for.
 
-    `asking` is true where more is to come; ask again then, or follow `/api/places/stream`.
+    `asking` is true where more is to come; ask again then, or follow `/api/places/stream`. Who is not signed in is told of the
+    places that everybody may come to use, and nothing of the repository.
     """
+    if asking.anonymous:
+        return _for_strangers(at, filled)
     return _now(at, asking, filled)
 
 
@@ -69,6 +73,36 @@ def shown(found: list[placement.Place], filled: views.Filled) -> list[placement.
     """Those of the places that this form lets one choose from, sorted as it says: those that its link names, else all."""
     limited = [place for place in found if place.name in filled.backends] or found
     return placement.ordered(limited, filled.sort)
+
+
+STRANGERS = ("name", "title", "needs", "own_account", "peer", "publishes", "terms_url", "privacy_url", "session", "price",
+             "price_per_hour", "price_for_session", "currency", "ready_seconds", "reasons", "hours", "asking")  # fmt: skip
+"""What anybody is told of a place, pages elsewhere too."""
+ANYBODY = Person(id="anybody")
+"""Somebody who has signed in, of whom nothing else is known, and who has connected nothing."""
+
+
+def for_all(at: Service) -> list[placement.Place]:
+    """The places that a visitor can use, and those that anybody can who signs in; the best first. Asks no cloud.
+
+    What is open to some people only is not among them.
+    """
+    visitors = [place for place in placement.places(at, people.ANONYMOUS) if place.closed is None]
+    connecting = [
+        each.name for each in backends.offered(at) if each.asks_for_account and not each.closed_to(at, ANYBODY)
+    ]
+    known = [place for place in placement.places(at, ANYBODY) if place.closed is None or place.name in connecting]
+    signed_in = [replace(place, closed=None, needs=tuple(dict.fromkeys(("sign in", *place.needs)))) for place in known]
+    return placement.ordered([*{place.name: place for place in (*signed_in, *visitors)}.values()])
+
+
+def _for_strangers(at: Service, filled: views.Filled) -> dict[str, Any]:
+    """Prices are the same whatever is asked: so it costs the clouds one question in ten minutes, whoever asks how often."""
+    offered = [place for place in for_all(at) if place.name in (filled.backends or [place.name])]
+    menus.begin(at)
+    found = [told(place) for place in placement.ordered(offered, filled.sort)]
+    shown_of_each = [{name: place[name] for name in STRANGERS} for place in found]
+    return {"repo": None, "places": shown_of_each, "asking": any(place["asking"] for place in found)}
 
 
 def last_chosen(at: Service, person: Person) -> str:

@@ -68,13 +68,17 @@ class Link:
 
 def read(request: Request) -> Link:
     """The link that was followed. Raises NotFound where no kind of host is called so."""
-    path = callers.path(request.scope)
+    return understood(callers.path(request.scope), request.url.query)
+
+
+def understood(path: str, query: str) -> Link:
+    """The same of a path that begins with `/v2/`, still quoted, and of what stands behind its question mark."""
     prefix, _, spec = path.removeprefix("/v2/").partition("/")
     spec = spec.rstrip("/")
     if prefix not in repos.providers or not spec:
         known = ", ".join(f"{name} ({provider.title})" for name, provider in repos.providers.items())
         raise errors.NotFound(f"No kind of repository host is called “{prefix[:40]}” here. Known are: {known}.")
-    wanted = request.query_params
+    wanted = QueryParams(query)
     opened = _openers(wanted)
     typed = {name: wanted.get(name, "") for name in views.Filled.FIELDS}
     typed |= {"repo": f"{prefix}/{spec}", "ref": "", "path": next(iter(opened.values()), ""), "linked": "1"}
@@ -99,7 +103,7 @@ def read(request: Request) -> Link:
     return Link(
         prefix=prefix,
         spec=spec,
-        query=request.url.query,
+        query=query,
         opens=opens(wanted),
         filled=views.Filled(**typed),
         repo=repo,
@@ -175,11 +179,17 @@ def shared(request: Request, at: Service, link: Link, token: str) -> dict[str, A
         "title": link.title,
         "description": f"Open {unquote(link.spec)} as a running session: nothing to install.",
         "image": urljoin(base, "/badge_logo.svg"),
+        "oembed": f"{base}oembed?{urlencode({'url': _address(request, base), 'format': 'json'})}",
         "banner": Markup(chosen.banner_html),  # noqa: S704  the operator's own
         "headers": {
             "content-security-policy": policy.replace("script-src 'self'", f"script-src 'self' 'sha256-{digest}'")
         },
     }
+
+
+def _address(request: Request, base: str) -> str:
+    """The link as others know it."""
+    return urljoin(base, callers.path(request.scope)) + (f"?{request.url.query}" if request.url.query else "")
 
 
 @functools.cache
@@ -288,7 +298,8 @@ def _page(
         return pages.page(request, "v2_wrong.html", context, status=400, headers=told["headers"])
     closed = "Visitors have no choice of places; people who are signed in do." if choosing else _closed(at, person)
     if closed:
-        return pages.page(request, "v2_closed.html", {**context, "closed": closed}, status=401, headers=told["headers"])
+        context |= {"closed": closed, "visitors": "" if _closed(at, person) else _for_visitors(request)}
+        return pages.page(request, "v2_closed.html", context, status=401, headers=told["headers"])
     launch_id = tokens.read(at, token, spec=f"{link.prefix}/{link.spec}", origin=callers.origin(request)).launch_id
     context |= {
         "build": f"/build/{link.prefix}/{link.spec}?{urlencode({'build_token': token})}",
@@ -299,6 +310,12 @@ def _page(
         "stop": f"{visit(at, launch_id or '')}/stop",
     }
     return pages.page(request, "v2.html", context, status=status, headers=told["headers"])
+
+
+def _for_visitors(request: Request) -> str:
+    """The same link for somebody who does not choose."""
+    asked = urlencode([each for each in request.query_params.multi_items() if each[0] != "choose"])
+    return callers.path(request.scope) + (f"?{asked}" if asked else "")
 
 
 def _left_out(link: Link, person: people.Person | None) -> list[str]:

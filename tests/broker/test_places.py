@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from broker import app, menus, people, subjects
+from broker import app, menus, people, settings, subjects
 from broker.web import places, views
 from providers import errors as clouds
 from tests.broker.conftest import Bench
@@ -109,10 +110,61 @@ def test_the_choice_of_before_is_marked(bench: Bench, client: TestClient) -> Non
     assert places.LAST in client.get("/api/places").json()["places"][0]["reasons"]
 
 
-def test_only_whoever_is_signed_in_is_answered(bench: Bench) -> None:
+def test_the_stream_is_for_people_who_are_signed_in(bench: Bench) -> None:
     with TestClient(app.create(bench.at), headers=HOST) as anyone:
-        assert anyone.get("/api/places").status_code == 401
         assert anyone.get("/api/places/stream").status_code == 401
+        assert anyone.get("/api/places", headers={"Authorization": "Bearer wrong"}).status_code == 401
+
+
+# --- what anybody is told ---------------------------------------------------------------------------------------------
+
+
+def strangers(bench: Bench, **asked: str) -> dict[str, Any]:
+    with TestClient(app.create(bench.at), headers=HOST) as anyone:
+        answer = anyone.get("/api/places", params=asked)
+    assert answer.status_code == 200
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def test_anybody_is_told_of_the_place_for_visitors(make_bench: Callable[..., Bench]) -> None:
+    (place,) = strangers(make_bench(binder_backend="desk"))["places"]
+    assert (place["name"], place["needs"]) == ("desk", [])
+
+
+def test_anybody_is_told_of_places_for_who_signs_in(bench: Bench) -> None:
+    (place,) = strangers(bench)["places"]
+    assert (place["name"], place["needs"]) == ("desk", ["sign in"])
+
+
+@pytest.mark.parametrize("rules", [("group staff",), ("local",), ("provider campus",), ()])
+def test_nobody_is_told_of_places_for_some(bench: Bench, rules: tuple[str, ...]) -> None:
+    setting = settings.BackendSetting(name="desk", provider="fake", open_to=rules)
+    bench.at.backends["desk"] = replace(bench.at.backends["desk"], setting=setting)
+    assert strangers(bench)["places"] == []
+
+
+def test_a_stranger_is_told_nothing_of_anybodys(bench: Bench, client: TestClient) -> None:
+    bench.request()
+    subjects.look(bench.at, people.LOCAL, bench.repo)
+    told = strangers(bench, repo=bench.repo)
+    assert told["repo"] is None
+    assert set(told["places"][0]) == set(places.STRANGERS)
+    assert places.LAST not in told["places"][0]["reasons"]
+    assert places.LAST in client.get("/api/places").json()["places"][0]["reasons"]
+
+
+def test_strangers_have_the_clouds_asked_once(bench: Bench) -> None:
+    for memory in ("1G", "2G", "3G"):
+        strangers(bench, memory=memory, repo="o/r", cpu="2")
+        for thread in menus.begin(bench.at):
+            thread.join()
+    assert len(bench.at.menus) + len(bench.at.menus_asked) + len(bench.at.menus_wanted) == 1
+
+
+def test_a_link_that_names_only_what_is_for_some_offers_nothing(bench: Bench) -> None:
+    assert strangers(bench, backends="staff")["places"] == []
+    assert [place["name"] for place in strangers(bench, backends="desk,staff")["places"]] == ["desk"]
 
 
 def test_what_happens_at_the_end_is_said(make_bench: Callable[..., Bench]) -> None:
