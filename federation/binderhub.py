@@ -182,9 +182,11 @@ def _limited(chunks: Iterator[bytes], until: float) -> bytes:
 
 
 def async_client() -> httpx.AsyncClient:
-    """What streams are read with: as many as there are, each with a connection of its own."""
+    """What streams are read with: as many as there are, each with a connection of its own. How long one may be silent is for
+    `events` to say: a hub that builds says nothing for longer than any answer takes."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    return httpx.AsyncClient(follow_redirects=False, trust_env=False, limits=limits, timeout=LOOK_SECONDS)
+    timeout = httpx.Timeout(LOOK_SECONDS, read=None)
+    return httpx.AsyncClient(follow_redirects=False, trust_env=False, limits=limits, timeout=timeout)
 
 
 def address(peer: Peer, spec: str, now: float) -> str:

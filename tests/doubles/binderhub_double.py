@@ -233,7 +233,7 @@ class Handler(BaseHTTPRequestHandler):
         return {"ok": double.well, "checks": checks}
 
     def _session(self, path: str) -> None:
-        root, _, rest = path.partition("api/")
+        root, rest = "/".join(path.split("/")[:3]) + "/", path.partition("/api/")[2]
         token = self.double.sessions.get(root)
         if token is None:
             return self.json(404, {"message": "Not Found"})

@@ -120,6 +120,11 @@ def test_lines_that_are_cut_anywhere_and_html_are_text(hub: BinderHubDouble) -> 
     assert [said.phase for said in lines[1:]] == ["", "", "", "ready"]
 
 
+def test_how_long_a_stream_may_be_silent_is_ours_to_say_and_not_the_http_clients() -> None:
+    assert binderhub.async_client().timeout.read is None
+    assert Limits().between > 3 * 25, "a BinderHub says every 25 s that it is there"
+
+
 @pytest.mark.parametrize(
     ("lines", "kind"),
     [
