@@ -93,11 +93,11 @@ def attended(home: Path, repos: Repos, built_before: dict[str, str]) -> Iterator
     alone = Broker(home, {"ANYBINDER_PORT": "0", "TERM": "xterm", **built_before})
     terminal = Terminal([*COMMAND, "launch", f"{url}/app", "--name", "app", "--no-browser"], alone.environment)
     terminal.see("Ctrl-C to stop it or to leave it running.")
+    broker = psutil.Process(alone.address["pid"])
     yield terminal, alone
     terminal.close()
-    if (home / "broker.json").exists():
+    if alone.left():  # asked for nothing, it would start another broker, which waits a minute for its first launch
         alone.run("stop", "app")
-        broker = psutil.Process(alone.address["pid"])
         until(lambda: not broker.is_running() or broker.status() == psutil.STATUS_ZOMBIE, seconds=30)
 
 
