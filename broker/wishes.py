@@ -137,7 +137,7 @@ def needed(
 
 
 def peer(service: Service, person: people.Person, wish: Wish, found: repos.Resolved) -> choosing.Option | None:
-    """The peer that this is to run at; None where a backend runs it. Raises NotForPeers, NoBackend, BadRequest.
+    """The peer that this is to run at; None where a backend runs it. Raises NotForPeers, NoBackend, SignInAgain, BadRequest.
 
     A link to `/build` goes to one by itself only where that is what the operator wants.
     """
@@ -147,6 +147,8 @@ def peer(service: Service, person: people.Person, wish: Wish, found: repos.Resol
         option = choosing.best(service, choosing.of_anybody(service, found))
     else:
         return None
+    if option.connection is not None and not people.recent(service, person):
+        raise errors.SignInAgain
     if wish.build_only:
         raise errors.BadRequest("A peer builds nothing without launching it. Choose another place.")
     return option

@@ -104,7 +104,9 @@ def shown(service: Service, name: str) -> dict[str, Any] | None:
     if any(setting.name == name for setting in service.settings.backends):
         return None
     peer = next((each.peer for each in peers.known(service) if each.name == name), None)
-    return peer and {
+    if peer is None:
+        return None
+    return {
         "name": peer.name,
         "title": peer.title,
         "url": peer.binder,

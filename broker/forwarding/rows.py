@@ -161,5 +161,5 @@ def way_in(service: Service, forward: Forward) -> WayIn | None:
     return WayIn(url=told["url"], token=told["token"], more=told["more"])
 
 
-def _open(launch_id: str) -> sa.Select[tuple[Forward]]:
+def _open(launch_id: str) -> sa.Select[Forward]:
     return sa.select(Forward).where(Forward.launch_id == launch_id, Forward.closed_at.is_(None))

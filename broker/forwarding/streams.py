@@ -67,8 +67,8 @@ async def _read(
         await asyncio.to_thread(hearing.failed, service, forward_id, refusal)
     except Exception as error:
         log.exception("forward_unread", forward=forward_id)
-        refusal = refusals.Vanished(f"The broker met an error of its own while it listened ({type(error).__name__}).")
-        await asyncio.to_thread(hearing.failed, service, forward_id, refusal)
+        own = refusals.Vanished(f"The broker met an error of its own while it listened ({type(error).__name__}).")
+        await asyncio.to_thread(hearing.failed, service, forward_id, own)
 
 
 async def _while_wanted(service: Service, forward_id: str, launch_id: str, lines: Lines) -> None:

@@ -54,6 +54,7 @@ ENDED_WELL = ("asked", "idle", "expired", "")
 ADVICE = {
     "build_failed": "The last lines of the log say more. Change the repository or choose another commit, then try again.",
     "build_timeout": "Fewer or smaller packages build faster.",
+    "peers": "It may be different in a few minutes, or at a place of your own.",
     "no_offer": "It may be different in a few minutes.",
     "budget": "Nothing was started that would have cost more. Ask for fewer hours, or raise the budget; what you typed is kept.",
 }

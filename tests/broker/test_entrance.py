@@ -144,6 +144,16 @@ def test_a_visitor_sees_which_hubs_may_run_it_and_whose_terms_apply(make_bench: 
     assert "data-build" in page
 
 
+def test_a_broker_without_any_backend_works(make: Callable[..., Bench], hubs: list[BinderHubDouble]) -> None:
+    bench = make(backends=())
+    bench.at.backends.clear()
+    with Listening(bench.at):
+        _, events = read(bench, spec(bench))
+    assert events[-1]["phase"] == "ready"
+    assert client(bench).get("/health").status_code == 200
+    assert client(bench).get("/v2/gh/owner/name/HEAD").status_code == 200
+
+
 def test_without_the_setting_links_go_nowhere_by_themselves(make: Callable[..., Bench]) -> None:
     bench = make("")
     answer = client(bench).get(spec(bench), headers={"accept": "text/event-stream"})

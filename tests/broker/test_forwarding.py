@@ -366,6 +366,17 @@ def test_a_peer_that_asks_for_a_token_gets_that_persons_and_nobody_else_does(
     assert hub.sessions == {}
 
 
+def test_a_token_of_ones_own_is_used_within_a_recent_sign_in_only(
+    make_bench: Callable[..., Bench], hub: BinderHubDouble
+) -> None:
+    bench = make_bench(peers=[{"name": "first", "url": hub.url, "anonymous": False}])
+    ada = people.Person(id="ada")
+    kinds = peers.kinds(bench.at, ada, "first")
+    connections.connect(bench.at, ada, peers.target_of("first"), kinds, "token", {"token": TOKEN})
+    with pytest.raises(errors.SignInAgain):
+        launches.request(bench.at, ada, wishes.Wish(repo=bench.repo, backend="first"))
+
+
 def test_a_peer_that_is_down_full_or_drained_is_refused_with_the_reason(bench: Bench, hub: BinderHubDouble) -> None:
     peers.drain(bench.at, "first", draining=True)
     with pytest.raises(errors.NoBackend, match="takes no new sessions"):
