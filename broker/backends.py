@@ -40,6 +40,10 @@ class Backend:
                 return "Only the person at this computer may run things on it."
         return self.out_of_reach(service)
 
+    def shown_to(self, service: Service, person: Person) -> bool:
+        """Whether this person is told that it is there. Visitors hear of what they may use, and of what signing in would open."""
+        return not person.anonymous or "signed in" in self.setting.open_to or self.closed_to(service, person) is None
+
     def out_of_reach(self, service: Service) -> str | None:
         """Why what is there could not reach this broker, in a sentence; None where it can (see `probe.refusal`)."""
         near = self.provider.on_this_computer or self.provider.dials_loopback

@@ -16,11 +16,12 @@ def is_one(service: Service) -> bool:
     return bool(service.settings.binder_peers) and not service.settings.binder_backend
 
 
-def behind(service: Service) -> list[dict[str, Any]]:
-    """The peers that run what visitors launch here, as `choosing.shown`; none where this broker runs it itself."""
-    if not is_one(service):
+def behind(service: Service, chosen: str = "") -> list[dict[str, Any]]:
+    """The peers that run what visitors launch here, or the one they chose, as `choosing.shown`; none where this broker runs it."""
+    if not chosen and not is_one(service):
         return []
     opened = [each.name for each in choosing.options(service, people.ANONYMOUS) if each.closed is None]
+    opened = [name for name in opened if chosen in ("", name)]
     return [found for name in opened if (found := choosing.shown(service, name))]
 
 

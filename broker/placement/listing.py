@@ -23,7 +23,8 @@ SIZES = ("cpu", "memory_mb", "disk_gb", "gpu")
 
 def places(service: Service, person: Person, question: Question = Question()) -> list[Place]:
     """Every place to run, the best first; those that cannot be chosen last. Asks no cloud; says which it would like to."""
-    found = [place for backend in backends.offered(service) for place in _places(service, person, backend, question)]
+    offered = [backend for backend in backends.offered(service) if backend.shown_to(service, person)]
+    found = [place for backend in offered for place in _places(service, person, backend, question)]
     return ranking.ordered([*found, *hubs.places(service, person, question)])
 
 

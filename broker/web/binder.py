@@ -157,7 +157,7 @@ def _admit(request: Request, at: Service, builds: Builds, wanted: _Wanted) -> Ad
         prefix=prefix,
         spec=spec,
         person=person or people.ANONYMOUS,
-        backend=(token.backend if token and token.person else None) or at.settings.binder_backend,
+        backend=(token.backend if token else None) or at.settings.binder_backend,
         client=client,
         launch_host=callers.hub_url(request, at.settings),
         browser=callers.is_browser(request),

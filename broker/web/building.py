@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from broker import backends, errors, events, launches, metrics, people, repos, sessions, wishes
-from broker.forwarding import entering
+from broker.forwarding import choosing, entering
 from broker.models import Launch, Phase, State
 from broker.repos import errors as repo_errors
 from broker.repos import urls
@@ -113,6 +113,8 @@ def _backend(service: Service, asked: Asked, found: repos.Resolved) -> str:
             "This hub runs nothing straight from a link to /build. "
             f"Open {asked.launch_host}v2/{asked.prefix}/{asked.spec} in a browser and choose where to run it."
         )
+    if choosing.is_peer(service, asked.backend):
+        return asked.backend
     if asked.person.anonymous and backends.named(service, asked.backend).setting.max_sessions == 0:
         metrics.LAUNCH_COUNT.labels("pod_quota", *figures.labels(found.spec_string, found.repo_url)).inc()
         raise Failed("Too many users on this BinderHub! Try again soon.")

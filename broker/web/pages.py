@@ -17,6 +17,7 @@ from broker import errors, launches, placement, repo_access, sessions, subjects
 from broker.forwarding import entering
 from broker.models import State
 from broker.people import Person
+from broker.service import Service
 from broker.web import assets, deps, places, schemas, trust, views, wording
 from providers import errors as clouds
 
@@ -73,8 +74,8 @@ def home(
     """
     if key:
         return _sign_in(request, key)
-    person, repo = deps.person(request), typed.typed["repo"]
-    if look and repo:
+    person, repo = deps.chooser(request), typed.typed["repo"]
+    if look and repo and not person.anonymous:
         subjects.look(at, person, repo, typed.typed["ref"])
     if repo and request.headers.get("sec-fetch-site") != "same-origin":
         typed = views.Filled(**{**typed.typed, "linked": "1"})  # no page of ours: somebody else may have filled it in
@@ -136,6 +137,7 @@ def form(
         "field": next(iter(problems), ""),
         "more": any(filled.typed[name] or name in problems for name in ("name", *filled.SIZES, *filled.MONEY)),
         "elsewhere": filled.elsewhere,
+        "visiting": person.anonymous,
         "link": link,
     }
     headers = link["headers"] if link else None
@@ -175,13 +177,15 @@ async def _typed_in_form(request: Request) -> views.Filled:
 def launch(
     request: Request,
     at: deps.At,
-    asking: deps.Asking,
+    asking: deps.Choosing,
     filled: Annotated[views.Filled, Depends(_typed_in_form)],
     consent: Annotated[str, Form()] = "",
     lasting: Annotated[str, Form()] = "",
 ) -> Response:
     """Launch it, after asking where something is at stake. What was typed survives every refusal."""
     try:
+        if asking.anonymous:
+            return RedirectResponse(_for_visitors(at, filled), status_code=SEE_OTHER)
         found, _new = launches.request(at, asking, filled.wish(consent, at.settings.sizes, lasting=bool(lasting)))
     except errors.ConsentNeeded:
         return _ask_consent(request, at, asking, filled)
@@ -195,6 +199,18 @@ def launch(
         status = getattr(error, "status_code", 502)
         return form(request, at, asking, filled, Wrong(sentences={_field(error): str(error)}, status=status))
     return RedirectResponse(f"/launches/{found.id}", status_code=SEE_OTHER)
+
+
+def _for_visitors(at: Service, filled: views.Filled) -> str:
+    """The launch link that says the same. Looks nothing up. Raises RepoError, BadField."""
+    if not filled.typed["repo"]:
+        raise errors.BadField("repo", views.unusable(filled, "repo"))
+    spec = at.repos.parse(filled.typed["repo"], filled.typed["ref"] or None)
+    opens = filled.typed["path"] or spec.path or (f"/{spec.urlpath.lstrip('/')}" if spec.urlpath else "")
+    query = {"urlpath" if opens.startswith("/") else "labpath": opens.lstrip("/")} if opens else {}
+    if filled.typed["backend"] and filled.typed["backend"] != at.settings.binder_backend:
+        query["backend"] = filled.typed["backend"]  # a peer: nothing else is open to visitors
+    return f"/v2/{spec}" + (f"?{urlencode(query)}" if query else "")
 
 
 def _field(error: Exception) -> str:

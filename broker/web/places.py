@@ -45,7 +45,11 @@ Asked = Annotated[views.Filled, Depends(_asked)]
 
 
 @router.get("/api/places")
+<<<<<<< HEAD
 def now(at: deps.At, asking: deps.Whoever, filled: Asked) -> dict[str, Any]:
+=======
+def now(at: deps.At, asking: deps.Choosing, filled: Asked) -> dict[str, Any]:
+>>>>>>> ab0a8db (A newcomer finds the launch form where visitors may launch: paste, press, and nothing to sign in to)
     """Where this could run, the best first, as far as it is known at this moment: no cloud and no repository host is waited for.
 
     `asking` is true where more is to come; ask again then, or follow `/api/places/stream`. Who is not signed in is told of the
@@ -59,7 +63,7 @@ def now(at: deps.At, asking: deps.Whoever, filled: Asked) -> dict[str, Any]:
 @router.get(
     "/api/places/stream", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}}
 )
-async def stream(at: deps.At, asking: deps.Asking, filled: Asked) -> StreamingResponse:
+async def stream(at: deps.At, asking: deps.Choosing, filled: Asked) -> StreamingResponse:
     """The same as server-sent events: `place` for each that is new or has changed, `repo` once it was looked up, `order` with
     all names as they are sorted, and `end` once nothing more is to come, within a minute."""
     return StreamingResponse(
@@ -180,13 +184,13 @@ def _now(at: Service, person: Person, filled: views.Filled) -> dict[str, Any]:
 
 
 async def _events(at: Service, person: Person, filled: views.Filled) -> AsyncIterator[str]:
-    """Whoever leaves ends it. The clouds are asked on, for whoever comes next."""
+    """Whoever leaves ends it. The clouds are asked on, for whoever comes next. For visitors no repository is looked up."""
     repo, ref = filled.typed["repo"], filled.typed["ref"]
     ends = time.monotonic() + STREAM_SECONDS
     sent: dict[str, Any] = {}
     with menus.listening(at) as wake:
         looking = None
-        if repo and subjects.known(at, person, repo, ref) is None:
+        if repo and not person.anonymous and subjects.known(at, person, repo, ref) is None:
             looking = asyncio.ensure_future(run_in_threadpool(subjects.look, at, person, repo, ref))
             looking.add_done_callback(lambda _: wake.set())
         while True:

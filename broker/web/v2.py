@@ -24,7 +24,7 @@ from starlette.datastructures import QueryParams
 from starlette.responses import RedirectResponse, Response
 
 from broker import backends, errors, launches, people, placement, repos, seats, sessions
-from broker.forwarding import entering, entrance
+from broker.forwarding import choosing, entering, entrance
 from broker.models import Launch, State
 from broker.service import Service
 from broker.web import binder, building, callers, deps, pages, tokens, views
@@ -198,9 +198,18 @@ def _version() -> str:
 
 
 def _token(request: Request, at: Service, link: Link, person: people.Person | None) -> str:
-    """Good for this link on this very page. A person's is theirs, on the one place that costs them nothing."""
+    """Good for this link on this very page. A person's is theirs, on the one place that costs them nothing; a visitor's may be
+    for the peer that they chose."""
     bound = {"person": person.id, "backend": at.settings.binder_backend} if person else {}
+    if person is None and (peer := _chosen_peer(at, link)):
+        bound = {"backend": peer}
     return tokens.issue(at, spec=f"{link.prefix}/{link.spec}", origin=callers.origin(request), **bound)
+
+
+def _chosen_peer(at: Service, link: Link) -> str:
+    """The peer that the link names, where visitors may run there; empty for none."""
+    name = link.filled.typed["backend"]
+    return name if name and at.settings.binder_peers and choosing.is_peer(at, name) else ""
 
 
 # --- pages --------------------------------------------------------------------------------------------------------------
@@ -249,7 +258,7 @@ def _launched(request: Request, at: Service, link: Link, build_token: str) -> La
         prefix=link.prefix,
         spec=link.spec,
         person=people.of(token.person) if token.person else people.ANONYMOUS,
-        backend=(token.backend if token.person else None) or at.settings.binder_backend,
+        backend=token.backend or at.settings.binder_backend,
         client=client,
         launch_host=callers.hub_url(request, at.settings),
         browser=True,
@@ -292,7 +301,7 @@ def _page(
         "choosing": choosing,
         "error": error or link.problems.get("repo", ""),
         "left_out": _left_out(link, person),
-        "peers": entrance.behind(at),
+        "peers": entrance.behind(at, _chosen_peer(at, link)),
     }
     if "repo" in link.problems:
         return pages.page(request, "v2_wrong.html", context, status=400, headers=told["headers"])

@@ -121,7 +121,12 @@ class Filled:
         )
 
     def question(self, service: Service, person: Person) -> placement.Question:
-        """What places are asked about, as far as it is known by now; what cannot be read is not asked for. Asks nobody."""
+        """What places are asked about, as far as it is known by now; what cannot be read is not asked for. Asks nobody.
+
+        Visitors have nothing to say about how much they get.
+        """
+        if person.anonymous:
+            return placement.Question()
         known = subjects.known(service, person, self.typed["repo"], self.typed["ref"]) or subjects.UNKNOWN
         try:
             typed = {name: self.typed[name] for name in (*self.SIZES, "size")}
@@ -147,8 +152,8 @@ class Filled:
 def ending(place: placement.Place) -> str:
     """What happens at the end of a session there."""
     kept = "What is in it is then deleted: download what you want to keep before."
-    if place.hours is None:
-        return f"{place.title} decides when it ends. {kept}"
+    if place.peer or place.hours is None:
+        return f"{place.title} decides when it ends, usually soon after it is no longer used. {kept}"
     longest = budgets.hours(dt.timedelta(hours=place.hours))
     if not place.idle_minutes:
         return f"It ends after {longest} at the latest. {kept}"

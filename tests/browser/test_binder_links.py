@@ -67,6 +67,17 @@ def test_a_link_leads_a_visitor_into_the_session(world: World, visitor: Page) ->
     assert [one for one in complaints if "favicon" not in one] == []
 
 
+def test_a_newcomer_without_any_login_fills_the_form_in_and_is_in_the_session(world: World, visitor: Page) -> None:
+    """Two things to do: paste, and press."""
+    visitor.goto(world.url)
+    visitor.get_by_label("Repository", exact=True).fill(world.repository("links/app", APP))
+    picture(visitor, "visitor-form")
+    fits(visitor)
+    visitor.get_by_role("button", name="Launch").click()
+    arrived(visitor, "/")
+    expect(visitor.get_by_role("heading")).to_have_text("hello from /")
+
+
 def test_what_looks_like_another_program_keeps_its_slash(world: World, visitor: Page) -> None:
     visitor.goto(link(world, "links/app", APP, "?urlpath=rstudio/"))
     arrived(visitor, "/rstudio/")

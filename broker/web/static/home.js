@@ -21,6 +21,7 @@ async function resolve() {
   try {
     const answer = await fetch(`/api/resolve?${words}`, { signal: mine.signal });
     const told = await answer.json();
+    if (answer.status === 401) return say(""); // for visitors nothing is looked up before they launch
     if (!answer.ok) return say(told.detail || "", "wrong");
     say(`Found: ${told.title} at commit ${told.commit.slice(0, 7)}${told.path ? `, opens ${told.path}` : ""}`);
   } catch {
