@@ -17,7 +17,7 @@ def is_one(service: Service) -> bool:
 
 
 def behind(service: Service, chosen: str = "") -> list[dict[str, Any]]:
-    """The peers that run what visitors launch here, or the one they chose, as `choosing.shown`; none where this broker runs it."""
+    """The peers that run what visitors launch here, or the one they chose, as `choosing.shown`; none where we run it."""
     if not chosen and not is_one(service):
         return []
     opened = [each.name for each in choosing.options(service, people.ANONYMOUS) if each.closed is None]

@@ -188,18 +188,17 @@ def person(request: Request) -> people.Person:
     return found
 
 
-<<<<<<< HEAD
 def whoever(request: Request) -> people.Person:
     """The person who asks, or nobody we know. Raises NotSignedIn where a token is shown that opens nothing, and NotAllowed."""
     return person(request) if bearer(request) or signed_in(request) else people.ANONYMOUS
-=======
+
+
 def chooser(request: Request) -> people.Person:
     """Who may choose a place to run: the person who asks, and visitors where this hub lets them launch. Raises as `person`."""
     chosen = service_of(request).settings
     if (chosen.binder_backend or chosen.binder_peers) and not bearer(request) and signed_in(request) is None:
         return people.ANONYMOUS
     return person(request)
->>>>>>> ab0a8db (A newcomer finds the launch form where visitors may launch: paste, press, and nothing to sign in to)
 
 
 def in_person(request: Request) -> people.Person:
@@ -241,11 +240,8 @@ async def _at(request: Request) -> Service:
 
 
 Asking = Annotated[people.Person, Depends(person)]
-<<<<<<< HEAD
 Whoever = Annotated[people.Person, Depends(whoever)]
-=======
 Choosing = Annotated[people.Person, Depends(chooser)]
->>>>>>> ab0a8db (A newcomer finds the launch form where visitors may launch: paste, press, and nothing to sign in to)
 InPerson = Annotated[people.Person, Depends(in_person)]
 AtHome = Annotated[people.Person, Depends(at_home)]
 Visiting = Annotated[people.Person, Depends(visitor)]

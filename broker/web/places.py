@@ -45,11 +45,7 @@ Asked = Annotated[views.Filled, Depends(_asked)]
 
 
 @router.get("/api/places")
-<<<<<<< HEAD
 def now(at: deps.At, asking: deps.Whoever, filled: Asked) -> dict[str, Any]:
-=======
-def now(at: deps.At, asking: deps.Choosing, filled: Asked) -> dict[str, Any]:
->>>>>>> ab0a8db (A newcomer finds the launch form where visitors may launch: paste, press, and nothing to sign in to)
     """Where this could run, the best first, as far as it is known at this moment: no cloud and no repository host is waited for.
 
     `asking` is true where more is to come; ask again then, or follow `/api/places/stream`. Who is not signed in is told of the

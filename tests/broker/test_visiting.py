@@ -6,11 +6,14 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
+import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-from broker import app, backends, menus, settings
+from broker import app, backends, settings
+from broker.models import Launch
 from tests.broker import guests
 from tests.broker.conftest import Bench
+from tests.doubles.binderhub_double import BinderHubDouble
 from tests.doubles.desk_cloud import DeskCloud
 
 HERE = "http://localhost:8000"
@@ -70,11 +73,28 @@ def test_what_is_no_repository_is_said_in_the_form(visitor: TestClient, repo: st
 
 
 def test_the_choice_is_told_to_visitors_and_looks_nothing_up_for_them(visitor: TestClient, bench: Bench) -> None:
-    told = visitor.get("/api/places", params={"repo": bench.repo, "cpu": "64"}).json()
-    assert [place["name"] for place in told["places"]] == ["desk", "members"]
-    menus.fill(bench.at)
+    told = visitor.get("/api/places/stream", params={"repo": bench.repo, "cpu": "64"}).text
+    assert set(re.findall(r'"name": "(\w+)"', told)) == {"desk", "members"}
     assert {each.cpu for each in bench.cloud.asked} == {None}
     assert bench.at.subjects == {}
+
+
+def test_a_visitor_runs_at_the_peer_that_they_chose(make_bench: Callable[..., Bench]) -> None:
+    with BinderHubDouble() as first, BinderHubDouble() as second:
+        told = [{"name": f"hub-{number}", "url": hub.url} for number, hub in enumerate((first, second))]
+        bench = make_bench(peers=told, binder_peers="relay")
+        for chosen in ("hub-1", "hub-0"):
+            with TestClient(app.create(bench.at), base_url=HERE, headers=PAGE, follow_redirects=False) as client:
+                assert f'value="{chosen}"' in client.get("/").text
+                there = client.post("/launch", data={"repo": bench.repo, "backend": chosen}).headers["location"]
+                page = client.get(there).text
+                token = re.search(r'name="build_token" value="([^"]+)"', page)
+                assert token
+                assert client.post(there, data={"build_token": token[1]}).status_code == 303
+            with bench.at.db.reading() as session:
+                newest = session.scalars(sa.select(Launch).order_by(Launch.created_at.desc(), Launch.id)).all()
+            assert chosen in [launch.backend for launch in newest]
+        assert len(newest) == 2
 
 
 def test_another_page_still_starts_nothing(visitor: TestClient) -> None:
@@ -82,7 +102,7 @@ def test_another_page_still_starts_nothing(visitor: TestClient) -> None:
     assert answer.status_code == 403
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("GET", "/api/places"), ("POST", "/launch")])
+@pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("GET", "/api/places/stream"), ("POST", "/launch")])
 def test_where_visitors_may_not_launch_they_are_asked_to_sign_in(
     make_bench: Callable[..., Bench], method: str, path: str
 ) -> None:
