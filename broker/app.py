@@ -27,6 +27,7 @@ from broker.web import (
     figures,
     health,
     hub,
+    instead,
     issuer,
     login,
     me,
@@ -77,6 +78,7 @@ def create(service: Service) -> FastAPI:
         app.include_router(v2.router)
         app.include_router(trampoline.router)
         app.include_router(builder.router)
+        app.include_router(instead.router)
         app.include_router(oembed.router)
         app.mount("/static", assets.Assets(), name="static")
     app.add_exception_handler(errors.BrokerError, _told)

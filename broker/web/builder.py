@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from broker import people, placement, repos, settings, subjects
 from broker.service import Service
-from broker.web import callers, deps, embed, limits, links, pages, places, v2, views
+from broker.web import callers, deps, embed, instead, limits, links, pages, places, v2, views
 
 router = APIRouter(include_in_schema=False)
 COLUMNS, ROWS_MOST = 72, 14  # of a field, on a wide screen
@@ -59,6 +59,7 @@ def build(request: Request, at: deps.At, asking: deps.Whoever) -> Response:
         "field": next(iter(problems), ""),
         "more": any(filled.typed[name] for name in (*filled.SIZES, "size")),
         **(_shown(at, answer, offered) if answer else {"link": None}),
+        "instead": instead.look(request, at, asking, answer.link.filled) if answer and answer.subject.trouble else None,
     }
     return pages.page(request, "link.html", context, status=400 if problems else 200)
 
@@ -98,9 +99,7 @@ def _looked_up(request: Request, at: Service, asking: people.Person, repo: str, 
     """What it is now, with the right of the person who asks; visitors may ask only so often."""
     if known := subjects.known(at, asking, repo, ref):
         return known
-    allowed: limits.Allowance = request.app.state.link_looks
-    client = callers.network(callers.address(request.scope, at.settings.trusted_proxies))
-    if asking.anonymous and not allowed.spend(client):
+    if not instead.may_look(request, at, asking):
         return subjects.Subject(
             trouble="It was not looked up: there were many questions from your network. Wait a minute."
         )

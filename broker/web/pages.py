@@ -13,12 +13,12 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.templating import Jinja2Templates
 
-from broker import errors, launches, placement, repo_access, sessions, subjects
+from broker import errors, lapsed, launches, placement, repo_access, sessions, subjects
 from broker.forwarding import entering
 from broker.models import State
 from broker.people import Person
 from broker.service import Service
-from broker.web import assets, deps, places, schemas, trust, views, wording
+from broker.web import assets, deps, instead, places, schemas, trust, views, wording
 from providers import errors as clouds
 
 router = APIRouter(include_in_schema=False)
@@ -102,6 +102,8 @@ class Wrong:
 
     sentences: Mapping[str, str]
     status: int
+    gone: bool = False
+    """The repository, or what was asked for of it, is not there."""
 
 
 def form(
@@ -139,6 +141,7 @@ def form(
         "elsewhere": filled.elsewhere,
         "visiting": person.anonymous,
         "link": link,
+        "instead": instead.look(request, at, person, filled) if wrong and wrong.gone else None,
     }
     headers = link["headers"] if link else None
     return page(request, "home.html", context, status=wrong.status if wrong else 200, headers=headers)
@@ -197,7 +200,8 @@ def launch(
         return form(request, at, asking, filled, Wrong(sentences=sentences, status=422))
     except (errors.BrokerError, clouds.ProviderError) as error:
         status = getattr(error, "status_code", 502)
-        return form(request, at, asking, filled, Wrong(sentences={_field(error): str(error)}, status=status))
+        gone = getattr(error, "reason", "") in lapsed.REASONS
+        return form(request, at, asking, filled, Wrong(sentences={_field(error): str(error)}, status=status, gone=gone))
     return RedirectResponse(f"/launches/{found.id}", status_code=SEE_OTHER)
 
 

@@ -27,7 +27,7 @@ from broker import backends, errors, launches, people, placement, repos, seats, 
 from broker.forwarding import choosing, entering, entrance
 from broker.models import Launch, State
 from broker.service import Service
-from broker.web import binder, building, callers, deps, pages, tokens, views
+from broker.web import binder, building, callers, deps, instead, pages, tokens, views
 from providers import errors as clouds
 
 router = APIRouter(include_in_schema=False)
@@ -302,6 +302,8 @@ def _page(
         "error": error or link.problems.get("repo", ""),
         "left_out": _left_out(link, person),
         "peers": entrance.behind(at, _chosen_peer(at, link)),
+        "instead": instead.look(request, at, person or people.ANONYMOUS, link.filled) if error else None,
+        "instead_at": instead.address(link.filled),
     }
     if "repo" in link.problems:
         return pages.page(request, "v2_wrong.html", context, status=400, headers=told["headers"])

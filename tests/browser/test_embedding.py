@@ -17,8 +17,9 @@ from tests.browser import shared
 from tests.browser.conftest import IMAGES, SCREENSHOTS
 from tests.browser.shared import APP, World
 from tests.browser.test_pages import fits
-from tests.doubles import confined_local
+from tests.doubles import confined_local, git_repos
 
+OPEN = {"ANYBINDER_CORS_ALLOW_ORIGIN": "*", "ANYBINDER_RESOLVE_CACHE_SECONDS": "0"}
 STYLE = (
     "body { font: 1.0625rem/1.6 Georgia, serif; max-width: 40rem; margin: 2rem auto; padding: 0 1rem } "
     "anybinder-launch { margin: 1.5rem 0 }"
@@ -87,7 +88,7 @@ def world(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     second = {"name": "campus", "provider": "confined", "title": "Campus cluster"}
     mine = {"name": "local", "provider": "local", "title": "This computer"}
     environment = confined_local.installed(folder / "packages", beside=(second, staff, mine))  # type: ignore[arg-type]
-    with shared.running(browser, folder, {**environment, "ANYBINDER_CORS_ALLOW_ORIGIN": "*"}) as made:
+    with shared.running(browser, folder, {**environment, **OPEN}) as made:
         yield made
         confined_local.end_all(made.broker.home)
 
@@ -313,7 +314,6 @@ def test_a_link_of_mybinder_opens_here(world: World) -> None:
         expect(page.get_by_label("Repository", exact=True)).to_have_value("binder-examples/requirements")
         expect(page.get_by_label("File or URL to open")).to_have_value("index.ipynb")
         expect(page.locator("input[name=backend]:checked")).to_have_count(1)
-        picture(page, "go-form")
     assert world.launches() == []
 
 
@@ -348,3 +348,33 @@ def test_what_is_told_to_pages_elsewhere_is_nobodys(world: World, journal: Journ
             f"fetch('{world.url}/api/places', {{credentials: 'include'}}).then(() => 'read', error => String(error))"
         )
         assert "Failed to fetch" in refused, json.dumps(refused)
+
+
+def test_a_pinned_commit_that_is_gone_is_said_to_be_and_another_offered(world: World) -> None:
+    repo = world.repository("embed/rewritten", APP)
+    bare = world.git.root / "embed" / "rewritten"
+    old = git_repos.branch_tip(bare, "main")
+    pinned = f"{world.url}/v2/git/{quote(repo, safe='')}/{old}?urlpath=plainly"
+    with world.visitor(viewport={"width": 1100, "height": 820}) as context:
+        page = context.new_page()
+        page.goto(pinned)
+        page.wait_for_url("**/plainly", timeout=60_000)
+        confined_local.end_all(world.broker.home)
+        git_repos.git(bare, "update-ref", "-d", "refs/heads/main")
+        newest = git_repos.add_commit(bare, {**APP, "README.md": "Written anew"})
+        git_repos.git(bare, "gc", "--quiet", "--prune=now")
+        page.goto(pinned)
+        expect(page.get_by_role("heading", level=2)).to_have_text("It could not be started")
+        expect(page.locator("#instead")).to_contain_text(f"This hub opened commit {old[:7] if old else ''}")
+        public_looking(page, world)
+        picture(page, "link-lapsed")
+        fits(page)
+        page.get_by_role("link", name=f"Open the newest commit, {newest[:7]}").click()
+        page.wait_for_url("**/plainly", timeout=60_000)
+        confined_local.end_all(world.broker.home)
+    with world.person(color_scheme="dark", viewport={"width": 1100, "height": 820}) as page:
+        page.goto(f"{pinned}&choose=1")
+        expect(page.locator("#instead")).to_contain_text("This hub opened commit")
+        page.get_by_role("link", name=f"Open commit {newest[:7]}").click()
+        expect(page.get_by_label("Branch, tag or commit")).to_have_value(newest)
+        expect(page.get_by_label("File or URL to open")).to_have_value("/plainly")

@@ -1,5 +1,6 @@
 // A button does this without JavaScript. Here: the stream of /build as it comes, and the session as soon as it is ready.
 
+import { offerInstead } from "./instead.js";
 import { since } from "./times.js";
 
 const LINES_MOST = 2000, RETRY_AFTER = 3000;
@@ -89,6 +90,7 @@ function wayIn(session, opens, token) {
 
 function fail(event) {
   close();
+  if (part("going").hidden) offerInstead(root.dataset.instead); // no launch came of it: what it names may be gone
   steps[Math.max(0, at)].className = "failed";
   steps[Math.max(0, at)].removeAttribute("aria-current");
   panel.classList.add("failed");

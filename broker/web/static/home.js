@@ -1,5 +1,7 @@
 // The form works without this. Here: what a pasted address means, said while one types, and what was launched lately.
 
+import { offerInstead } from "./instead.js";
+
 const form = document.getElementById("launch"), repo = document.getElementById("repo"), ref = document.getElementById("ref");
 const found = document.getElementById("repo-found"), go = document.getElementById("go");
 let asking = null, timer = 0, asked = "";
@@ -22,6 +24,8 @@ async function resolve() {
     const answer = await fetch(`/api/resolve?${words}`, { signal: mine.signal });
     const told = await answer.json();
     if (answer.status === 401) return say(""); // for visitors nothing is looked up before they launch
+    const gone = told.reason === "ref_not_found" || told.reason === "repo_not_found";
+    offerInstead(gone ? `/link/instead?${new URLSearchParams(new FormData(form))}` : "");
     if (!answer.ok) return say(told.detail || "", "wrong");
     say(`Found: ${told.title} at commit ${told.commit.slice(0, 7)}${told.path ? `, opens ${told.path}` : ""}`);
   } catch {
