@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from broker import repos
-from broker.web import callers, deps, links, pages
+from broker.repos import errors
+from broker.web import callers, deps, links, pages, v2
 
 router = APIRouter(include_in_schema=False)
 IN_SCRIPT = "':/?=+();"
@@ -32,12 +33,27 @@ def go(request: Request) -> Response:
 
 def _led(request: Request, link: str) -> Response:
     try:
-        there = links.way(link)
+        there = _way(request, link)
     except repos.RepoError as error:
         return _page(request, link, str(error), 400)
     answer = RedirectResponse(there, status_code=pages.SEE_OTHER)
     answer.headers["cache-control"] = "no-store"
     return answer
+
+
+def _way(request: Request, link: str) -> str:
+    """The form of the link's own page; the plain one for who is not signed in: it is where visitors choose, or sign in first.
+
+    Raises RepoError.
+    """
+    there = links.way(link)
+    path, _, query = there.partition("?")
+    if not path.startswith("/v2/"):
+        return there
+    found = v2.understood(path, query)
+    if "repo" in found.problems:
+        raise errors.BadSpec(found.problems["repo"])
+    return there if deps.signed_in(request) else found.filled.link(linked="1")
 
 
 def _page(request: Request, link: str = "", problem: str = "", status: int = 200) -> Response:

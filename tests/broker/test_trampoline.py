@@ -39,6 +39,7 @@ NONE = (
     "https://mybinder.org/",
     "https://mybinder.org/about",
     "https://mybinder.org/v2/nope/x",
+    "https://mybinder.org/v2/gh/o",
     "https://mybinder.org/v2/gh/../../launches",
     "https://mybinder.org/v2/gh/%2e%2e/x/y",
     "gh/o/r/HEAD\r\nset-cookie: x",
@@ -59,14 +60,18 @@ def anyone(bench: Bench) -> Iterator[TestClient]:
         yield client
 
 
-def browser(bench: Bench) -> TestClient:
-    return TestClient(
+def browser(bench: Bench, *, signed_in: bool = False) -> TestClient:
+    made = TestClient(
         app.create(bench.at), base_url=f"http://{HERE}", headers={"accept": "text/html"}, follow_redirects=False
     )
+    if signed_in:
+        made.cookies.set("anybinder", made.app.state.door.cookie())  # type: ignore[attr-defined]
+    return made
 
 
 @pytest.mark.parametrize(("link", "there"), UNDERSTOOD.items())
-def test_a_link_of_any_hub_leads_to_the_form(anyone: TestClient, link: str, there: str) -> None:
+def test_a_link_of_any_hub_leads_to_the_form(bench: Bench, link: str, there: str) -> None:
+    anyone = browser(bench, signed_in=True)
     quoted = quote(link, safe="")
     ways = [f"/go?link={quoted}"]
     if link[0] not in "[<":  # the text of a badge is pasted, and no address
@@ -102,20 +107,27 @@ def test_it_leads_to_this_hub_and_nowhere_else(text: str, before: str) -> None:
     assert not {".", ".."} & set(there.partition("?")[0].split("/"))
 
 
-def test_nothing_is_started_by_it(make_bench: Callable[..., Bench]) -> None:
+def test_a_visitor_finds_the_form_and_nothing_is_started(make_bench: Callable[..., Bench]) -> None:
     """Not even where visitors' links start by themselves: that page is not the one it leads to."""
     bench = make_bench(binder_backend="desk")
     with browser(bench) as visitor:
-        shown = visitor.get("/go/https://mybinder.org/v2/gh/o/r/HEAD", follow_redirects=True)
-    assert shown.status_code == 401
+        shown = visitor.get("/go/https://mybinder.org/v2/gh/o/r/v1?urlpath=rstudio/", follow_redirects=True)
+    assert shown.status_code == 200
+    assert 'name="repo" value="o/r"' in shown.text
+    assert 'name="path" value="/rstudio/"' in shown.text
     assert "/build/" not in shown.text
     with bench.at.db.reading() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Launch)) == 0
 
 
+def test_where_visitors_may_not_launch_one_signs_in_first(anyone: TestClient) -> None:
+    answer = anyone.get("/go/https://mybinder.org/v2/gh/o/r/v1", follow_redirects=True)
+    assert answer.status_code == 401
+    assert "repo=o%2Fr" in str(answer.url)
+
+
 def test_who_is_signed_in_finds_the_form_filled_in(bench: Bench) -> None:
-    with browser(bench) as client:
-        client.cookies.set("anybinder", client.app.state.door.cookie())  # type: ignore[attr-defined]
+    with browser(bench, signed_in=True) as client:
         shown = client.get(f"/go/{BINDER}?labpath=index.ipynb", follow_redirects=True)
     assert shown.status_code == 200
     assert 'value="binder-examples/requirements"' in shown.text
@@ -140,8 +152,9 @@ def test_what_was_typed_is_still_there_after_a_refusal(anyone: TestClient) -> No
     assert 'value="&lt;b&gt;no link"' in answer.text
 
 
-def test_a_query_that_was_not_encoded_belongs_to_the_link(anyone: TestClient) -> None:
-    there = anyone.get("/go/https%3A%2F%2Fmybinder.org%2Fv2%2Fgh%2Fo%2Fr%2FHEAD%3Furlpath%3Dlab?hours=1").headers[
+def test_a_query_that_was_not_encoded_belongs_to_the_link(bench: Bench) -> None:
+    client = browser(bench, signed_in=True)
+    there = client.get("/go/https%3A%2F%2Fmybinder.org%2Fv2%2Fgh%2Fo%2Fr%2FHEAD%3Furlpath%3Dlab?hours=1").headers[
         "location"
     ]
     assert parse_qs(urlsplit(there).query) == {"urlpath": ["lab"], "hours": ["1"], "choose": ["1"]}
