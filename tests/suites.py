@@ -101,7 +101,9 @@ def crashes(options: Sequence[str]) -> list[Command]:
 
 def bench(options: Sequence[str]) -> list[Command]:
     chosen = options or ["--quick"] * servers.CI
-    return [(sys.executable, "-m", name, *chosen) for name in ("tests.bench", "tests.bench.launches")]
+    return [
+        (sys.executable, "-m", name, *chosen) for name in ("tests.bench", "tests.bench.launches", "tests.bench.routing")
+    ]
 
 
 SUITES = (

@@ -22,6 +22,8 @@ class Entry:
     """What was asked to be opened in it, without the token."""
     token: str = field(repr=False)
     way_in: WayIn = field(repr=False)
+    moved: bool = False
+    """It runs at another hub than it was first sent to: whose terms apply has not been seen."""
 
     @property
     def with_token(self) -> str:
@@ -42,7 +44,8 @@ def entry(service: Service, launch: Launch) -> Entry | None:
     if found is None:
         return None
     page = _below(found.url, sessions.entry(launch.path)) if launch.path else found.url
-    return Entry(url=found.url, page=page, token=found.token, way_in=found)
+    moved = rows.of_launch(service, launch.id)[0].peer != launch.backend
+    return Entry(url=found.url, page=page, token=found.token, way_in=found, moved=moved)
 
 
 def _below(root: str, path: str) -> str:

@@ -19,7 +19,6 @@ from federation.peers import Peer
 from providers import errors as clouds
 
 log = structlog.get_logger(__name__)
-RUNS_ON = "What it may have started there goes on until that hub ends it."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +43,8 @@ def begin(service: Service, forward_id: str) -> Task | None:
         if held is None:
             return None
         launch, forward = held
+        if launch.stop_wanted:
+            return None  # its step closes it
         if forward.asked_at is not None:
             _interrupted(service, session, launch, forward, title)
             return None
@@ -81,7 +82,7 @@ def failed(service: Service, forward_id: str, refusal: refusals.PeerError) -> No
             launch, forward = held
             _say(service, session, launch, f"{title}: {refusal}")
             if rows.may_run_on(forward):
-                _say(service, session, launch, RUNS_ON)
+                _say(service, session, launch, rows.RUNS_ON)
             launch.message = str(refusal)
             rows.close(service, session, launch, forward, refusal.reason)
             peers.experienced(service, session, forward.peer, refusal)
@@ -130,7 +131,7 @@ def _take(
 def _interrupted(service: Service, session: orm.Session, launch: Launch, forward: Forward, title: str) -> None:
     _say(service, session, launch, f"{title}: this broker was interrupted while it listened.")
     if rows.may_run_on(forward):
-        _say(service, session, launch, RUNS_ON)
+        _say(service, session, launch, rows.RUNS_ON)
     rows.close(service, session, launch, forward, rows.INTERRUPTED)
     launches.nudge(service, session, launch)
 

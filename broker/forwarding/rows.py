@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import orm
 
 from broker import crypto, db, metrics
-from broker.models import Connection, Forward, Launch
+from broker.models import Connection, Forward, Launch, State
 from broker.service import Service
 from federation.binderhub import LAUNCHING, WayIn
 
@@ -19,6 +19,7 @@ log = structlog.get_logger(__name__)
 WAITING = "forwards"
 """What those who read streams listen to: it is published when there is one that nobody reads."""
 LEASE = dt.timedelta(seconds=60)
+RUNS_ON = "What it may have started there goes on until that hub ends it."
 INTERRUPTED = "interrupted"
 """The outcome of a try whose stream was cut because the broker that read it ended."""
 
@@ -67,24 +68,29 @@ def open_try(service: Service, launch: Launch, peer: str, connection: Connection
     return found
 
 
-def claim(service: Service) -> list[tuple[str, str]]:
-    """Every open try whose stream nobody reads, ours from now on: its id and its launch's. With `keep` they stay ours."""
+def claim(service: Service) -> list[tuple[str, str]] | None:
+    """Every open try whose stream nobody reads, ours from now on: its id and its launch's. With `keep` they stay ours.
+
+    None where there are only such whose step has not been settled yet: what a peer says comes after what the step says.
+    """
     now, lease = service.now(), crypto.new_id(16)
     free = sa.or_(Forward.lease_until.is_(None), Forward.lease_until < now)
     unread = (Forward.closed_at.is_(None), Forward.ready_at.is_(None), free)
     with service.db.reading() as session:
         if session.scalar(sa.select(Forward.id).where(*unread).limit(1)) is None:
             return []
+    held = sa.and_(Launch.lease.is_not(None), Launch.lease_until >= now)
+    settled = sa.exists().where(Launch.id == Forward.launch_id, Launch.state != State.WAITING, ~held)
     taken = (
         sa.update(Forward)
-        .where(*unread)
+        .where(*unread, settled)
         .values(lease=lease, lease_until=now + LEASE)
         .execution_options(synchronize_session=False)
     )
     with service.db.transaction() as session:
         session.execute(taken)
         ours = sa.select(Forward.id, Forward.launch_id).where(Forward.lease == lease)
-        return [(found, launch_id) for found, launch_id in session.execute(ours)]
+        return [(found, launch_id) for found, launch_id in session.execute(ours)] or None
 
 
 def keep(service: Service, forward_id: str, *, heard: bool) -> None:

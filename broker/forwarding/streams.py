@@ -22,6 +22,7 @@ from federation import errors as refusals
 
 log = structlog.get_logger(__name__)
 LOOK_SECONDS = 5.0  # between two looks for streams that nobody reads, should the word of one have been lost
+SOON_SECONDS = 0.05  # where one is about to be there
 KEPT = 500  # lines read ahead of what is written
 KEEP_SECONDS = 15.0  # how often it is written down that a stream is being read
 
@@ -35,18 +36,19 @@ async def run(service: Service, limits: binderhub.Limits | None = None) -> None:
         async with binderhub.async_client() as at:
             with service.fanout.listen(rows.WAITING) as wake:
                 while True:
-                    for forward_id, launch_id in await asyncio.to_thread(_claimed, service):
+                    claimed = await asyncio.to_thread(_claimed, service)
+                    for forward_id, launch_id in claimed or ():
                         task = asyncio.create_task(_read(service, at, forward_id, launch_id, limits))
                         reading.add(task)
                         task.add_done_callback(reading.discard)
-                    await wake.wait(LOOK_SECONDS)
+                    await wake.wait(SOON_SECONDS if claimed is None else LOOK_SECONDS)
     finally:
         for task in reading:
             task.cancel()
         await asyncio.gather(*reading, return_exceptions=True)
 
 
-def _claimed(service: Service) -> list[tuple[str, str]]:
+def _claimed(service: Service) -> list[tuple[str, str]] | None:
     try:
         return rows.claim(service)
     except Exception:

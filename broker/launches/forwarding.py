@@ -48,7 +48,8 @@ def attend(service: Service, launch: Launch) -> Next:
         return _ready(service, launch, forward)
     if service.now() - forward.opened_at > OVERDUE:
         rows.closed(service, forward, "silent")
-        return Next(state=State.FORWARDED, say=f"{_title(service, launch)} took too long.", phase=Phase.WAITING)
+        say = f"{_title(service, launch)} took too long.{f' {rows.RUNS_ON}' if rows.may_run_on(forward) else ''}"
+        return Next(state=State.FORWARDED, say=say, phase=Phase.WAITING)
     return Next(state=State.FORWARDED, wait=LOOK_SECONDS)
 
 

@@ -38,19 +38,17 @@ def _place(service: Service, person: Person, option: choosing.Option, question: 
         idle_minutes=service.settings.idle_minutes,
         ready_seconds=usual.seconds,
         built=usual.built,
-        reasons=_reasons(option, usual),
+        reasons=_reasons(usual),
         needs=_needs(service, person, option),
     )
 
 
-def _reasons(option: choosing.Option, usual: readiness.Usual) -> tuple[str, ...]:
-    said = ["free", "another hub runs it"]
+def _reasons(usual: readiness.Usual) -> tuple[str, ...]:
+    said = ["free"]
     if usual.seconds is not None:
         said.append(f"ready in {about(usual.seconds)}")
     if usual.built:
         said.append("image already there")
-    if option.known.peer.publishes:
-        said.append("what is launched there is public record")
     return tuple(said)
 
 

@@ -255,8 +255,11 @@ def progress(request: Request, at: deps.At, launch_id: str, key: str = "") -> Re
 
 
 @router.get("/launches/{launch_id}/open")
-def enter(request: Request, at: deps.At, launch_id: str, key: str = "") -> Response:
-    """Into the session, with its token; back to its progress while it is not ready."""
+def enter(request: Request, at: deps.At, launch_id: str, key: str = "", seen: bool = False) -> Response:
+    """Into the session, with its token; back to its progress while it is not ready.
+
+    Where it went on to another hub on the way, whose terms apply is shown first, and then `seen`.
+    """
     if key:
         return _sign_in(request, key)
     asking = deps.person(request)
@@ -264,6 +267,8 @@ def enter(request: Request, at: deps.At, launch_id: str, key: str = "") -> Respo
     if not schemas.may_enter(asking, found):
         raise errors.NotAllowed("This token may not do that: it lacks the scope “launch”. Make one that has it.")
     if there := entering.entry(at, found):
+        if there.moved and not seen:
+            return page(request, "leaving.html", {"launch": views.launch(at, found)})
         return _sent(there.with_token)
     if found.state is not State.READY or found.stop_wanted:
         return RedirectResponse(f"/launches/{found.id}", status_code=SEE_OTHER)

@@ -142,7 +142,7 @@ def test_what_fails_there_goes_on_at_the_next_with_a_line(
     log = bench.said(launch)
     assert any(said in line for line in log)
     assert "Second is asked to run it; what is launched there becomes public record." in log
-    assert hearing.RUNS_ON not in log
+    assert rows.RUNS_ON not in log
     assert (hub.launched, other.launched) == (0, 1)
 
 
@@ -150,7 +150,7 @@ def test_what_was_cut_while_it_was_started_may_run_on_and_that_is_said(bench: Be
     hub.lines = [*BUILT[:5], "cut"]
     launch = taken(bench, request(bench))
     assert tries(bench, launch) == [("first", "vanished"), ("second", "")]
-    assert hearing.RUNS_ON in bench.said(launch)
+    assert rows.RUNS_ON in bench.said(launch)
 
 
 def test_where_none_is_left_it_fails_with_what_the_last_one_said(
@@ -222,7 +222,7 @@ def test_a_try_whose_reader_died_is_not_asked_again_but_followed_by_another(benc
     assert hearing.begin(bench.at, forward.id) is None  # as whoever finds its lease run out
     launch = taken(bench, launch)
     assert tries(bench, launch) == [("first", rows.INTERRUPTED), ("second", "")]
-    assert hearing.RUNS_ON in bench.said(launch)
+    assert rows.RUNS_ON in bench.said(launch)
     assert hub.launched == 0
 
 

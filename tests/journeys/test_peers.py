@@ -34,6 +34,8 @@ def test_a_launch_runs_at_a_peer_until_it_is_stopped(
     ((path, token),) = hubs[1].sessions.items()
     assert (ready["phase"], ready["url"], ready["token"]) == ("ready", f"{hubs[1].url}{path}", token)
     there = either_size.api("GET", f"/launches/{ready['launch']}/open", follow_redirects=False)
+    assert "It runs at" in there.text, "another hub than the one that was chosen"
+    there = either_size.api("GET", f"/launches/{ready['launch']}/open?seen=1", follow_redirects=False)
     assert there.headers["location"] == f"{hubs[1].url}{path}lab/tree/index.ipynb?token={token}"
     assert httpx.get(there.headers["location"]).status_code == 200
     log = either_size.run("logs", "away").stdout
