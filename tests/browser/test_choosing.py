@@ -22,6 +22,11 @@ TALL = {**DESK, "height": 1500}
 HANG_SECONDS = 30
 USABLE_MS = 300
 LOADS = 5
+BYTES_MOST = 100_000
+SENT = (
+    "Object.fromEntries(performance.getEntries().filter(one => 'encodedBodySize' in one)"
+    ".map(one => [new URL(one.name).pathname, one.encodedBodySize]))"
+)
 USABLE = "performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"
 HUNGRY = {**APP, ".binder/resources.yaml": "required: {memory: 4G}\nrecommended: {cpu: 2}\n"}
 GREEDY = {**APP, ".binder/resources.yaml": "required: {memory: 16G}\n"}
@@ -67,6 +72,16 @@ def choice(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             at.close()
             yield world
             hanging.clear()
+
+
+def test_a_first_visit_to_ten_places_is_small(choice: World) -> None:
+    with choice.person() as signed_in, choice.visitor(storage_state=signed_in.context.storage_state()) as fresh:
+        page = fresh.new_page()
+        page.goto(choice.url, wait_until="load")
+        expect(place(page, "Campus cloud")).to_contain_text("at most $")
+        told = page.evaluate(SENT)
+        print(f"{sum(told.values())} bytes in {len(told)} requests: {told}")
+        assert 10_000 < sum(told.values()) < BYTES_MOST
 
 
 def place(page: Page, title: str) -> object:
@@ -206,6 +221,44 @@ def test_a_strangers_link_at_ones_own_expense_is_asked_about(choice: World) -> N
         page.get_by_role("button", name="Launch").click()
         page.wait_for_url("**/launches/*")
         choice.broker.api("DELETE", f"/api/launches/{page.url.rpartition('/')[2]}")
+
+
+def test_the_choice_by_keyboard_and_nothing_moves_under_it(choice: World) -> None:
+    with choice.person() as page:
+        page.goto(f"{choice.url}/?repo={choice.repository('o/hungry', HUNGRY)}&backend=campus")
+        expect(place(page, "Cloud East")).to_contain_text("at most $")
+        page.get_by_label("Campus cloud", exact=True).focus()
+        before = names(page)
+        page.keyboard.press("ArrowDown")
+        moved = page.locator(":focus")
+        expect(moved).to_be_checked()
+        assert moved.get_attribute("value") != "campus"
+        page.keyboard.press("Shift+Tab")  # back to the last of the links that sort
+        expect(page.locator(":focus")).to_have_text("soonest ready")
+        assert names(page) == before
+        page.keyboard.press("Enter")
+        expect(page.locator(":focus")).to_have_attribute("aria-current", "true")
+        page.keyboard.press("Tab")
+        expect(page.locator(":focus")).to_have_attribute("name", "backend")
+
+
+def test_a_server_of_ones_own_that_is_found_later_comes_to_the_list(choice: World) -> None:
+    """Its cloud tells of it while the page is open; what has gone since leaves the list."""
+    shown = choice.broker.api("GET", "/api/places").json()["places"]
+    mine = {**shown[0], "name": "north/server:1", "title": "Cloud North: thesis", "session": "nothing more to pay",
+            "reasons": ["nothing is bought"], "closed": None, "news": "", "sizes": []}  # fmt: skip
+    order = ["local", "north/server:1"]
+    events = (("place", mine), ("order", order), ("end", {}))
+    body = "".join(f"event: {name}\ndata: {json.dumps(content)}\n\n" for name, content in events)
+    with choice.person() as page:
+        page.route("**/api/places/stream*", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
+        page.goto(f"{choice.url}/?backend=local")
+        expect(page.locator(".place-title")).to_have_count(2)
+        page.get_by_label("Cloud North: thesis", exact=True).check()
+        expect(place(page, "Cloud North: thesis")).to_contain_text("nothing is bought")
+        assert page.evaluate(
+            "new Set([...document.querySelectorAll('[id]')].map(one => one.id)).size"
+        ) == page.evaluate("document.querySelectorAll('[id]').length")
 
 
 FRAMED = """([url, fields]) => new Promise((done) => {

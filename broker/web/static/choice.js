@@ -5,6 +5,7 @@ const form = document.getElementById("launch"), list = document.getElementById("
 const ASKS = ["repo", "ref", "size", "cpu", "memory", "disk", "gpu", "hours", "backends", "sort"];
 const KEPT = "anybinder.place";
 let source = null, timer = 0, sort = new FormData(form).get("sort") || "", touched = false;
+let count = list.children.length;
 
 const radios = () => [...list.querySelectorAll("input[name=backend]")];
 const row = (name) => [...list.children].find((one) => one.dataset.place === name);
@@ -19,8 +20,25 @@ function put(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }
 
+// A place that was found since: a server of their own, which its cloud has only now told of.
+function added(place) {
+  const at = list.querySelector(".place")?.cloneNode(true);
+  if (!at) return null;
+  const id = `place-${(count += 1)}`, radio = at.querySelector("input"), label = at.querySelector("label");
+  at.dataset.place = radio.value = place.name;
+  radio.checked = false;
+  radio.id = label.htmlFor = id;
+  radio.setAttribute("aria-describedby", `${id}-session ${id}-about`);
+  at.querySelector(".place-session").id = `${id}-session`;
+  at.querySelector(".place-about").id = `${id}-about`;
+  label.querySelector(".place-title").textContent = place.title;
+  for (const one of at.querySelectorAll(".own, .needed")) one.remove();
+  list.append(at);
+  return at;
+}
+
 function show(place) {
-  const at = row(place.name);
+  const at = row(place.name) || added(place);
   if (!at) return;
   const radio = at.querySelector("input");
   radio.disabled = Boolean(place.closed);
@@ -40,6 +58,7 @@ function show(place) {
 function arrange(names) {
   if (touched || list.contains(document.activeElement)) return;
   const rows = names.map(row).filter(Boolean);
+  for (const gone of radios().filter((one) => !names.includes(one.value) && !one.checked)) gone.closest(".place").remove();
   if (rows.some((one, at) => list.children[at] !== one)) list.append(...rows);
 }
 
