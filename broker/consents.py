@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+import sqlalchemy as sa
+
 from broker import backends, connections, errors, people, repo_access, repos, threats
 from broker.models import Consent
 from broker.service import Service
@@ -30,9 +32,12 @@ def require(
     `given`: True, or the commit agreed to. `linked`: somebody else's link asks for it. `lasting`: not to be asked again for
     this repository; taken only where it is confined.
     """
+    linked = linked or _came_by_link(service, person, found)
+    if not threats.must_ask(situation, linked=linked):
+        return
     if given is True or given == found.commit:
         _remember(service, person, found, situation, lasting=lasting and situation.confined)
-    elif threats.must_ask(situation, linked=linked) and not covered(service, person, found, situation):
+    elif not covered(service, person, found, situation):
         raise errors.ConsentNeeded
 
 
@@ -70,6 +75,13 @@ def _remember(
             row = Consent(person=person.id, repo_url=found.repo_url, commit=commit, at=service.now())
             row.threats = threats.written(all_agreed)
             session.merge(row)
+
+
+def _came_by_link(service: Service, person: people.Person, found: repos.Resolved) -> bool:
+    """Whether this person was asked about it at their expense before: somebody else's it stays, whatever leads to it now."""
+    agreed = sa.select(Consent.threats).where(Consent.person == person.id, Consent.repo_url == found.repo_url)
+    with service.db.reading() as session:
+        return any(threats.Threat.ACTIONS not in threats.read(each) for each in session.scalars(agreed))
 
 
 def _is_theirs(service: Service, person: people.Person, found: repos.Resolved) -> bool:

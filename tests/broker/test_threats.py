@@ -150,6 +150,25 @@ def test_agreeing_is_good_for_that_commit(bench: Bench, tmp_path: Path) -> None:
         follow(bench, name="newer")
 
 
+def test_what_came_by_a_link_is_asked_about_at_each_commit_whatever_leads_to_it_later(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """“Launch again” on a page of ours is no word about what its author has written since."""
+    commit = follow(bench, consent=True)
+    assert follow(bench, linked=False, name="again") == commit
+    newer(tmp_path)
+    with pytest.raises(errors.ConsentNeeded):
+        follow(bench, linked=False, name="newer")
+
+
+def test_who_types_an_address_or_names_it_to_a_program_is_not_taken_for_having_followed_a_link(
+    bench: Bench, tmp_path: Path
+) -> None:
+    follow(bench, consent=True, linked=False)
+    newer(tmp_path)
+    assert follow(bench, linked=False, name="newer")
+
+
 def test_who_does_not_want_to_be_asked_again_is_not_for_this_repository(bench: Bench, tmp_path: Path) -> None:
     first = follow(bench, consent=True, lasting_consent=True)
     newer(tmp_path)
@@ -162,7 +181,7 @@ def test_who_does_not_want_to_be_asked_again_is_not_for_this_repository(bench: B
 def test_more_at_stake_is_asked_about_again(bench: Bench) -> None:
     found = bench.at.repos.resolve(repos.RepoSpec.parse(bench.repo))
     ada = people.known(bench.at, ADA)
-    consents.require(bench.at, ada, found, PAID, given=True, lasting=True)
+    consents.require(bench.at, ada, found, PAID, given=True, linked=True, lasting=True)
     consents.require(bench.at, ada, found, FREE, linked=True)
     with pytest.raises(errors.ConsentNeeded):
         consents.require(bench.at, ada, found, AS_YOU)
@@ -175,7 +194,7 @@ def test_what_runs_as_the_person_is_never_agreed_to_for_whatever_comes(bench: Be
     found = bench.at.repos.resolve(repos.RepoSpec.parse(bench.repo))
     ada = people.known(bench.at, ADA)
     consents.require(bench.at, ada, found, AS_YOU, given=True, lasting=True)
-    consents.require(bench.at, ada, found, PAID, given=True, lasting=True)
+    consents.require(bench.at, ada, found, PAID, given=True, linked=True, lasting=True)
     later = replace(found, commit="f" * 40)
     assert consents.covered(bench.at, ada, later, PAID)
     assert not consents.covered(bench.at, ada, later, AS_YOU)
