@@ -8,9 +8,9 @@ const HOME = new URL("./", import.meta.url).href;
 const PREFIX = /^(gh|gist|git|gl|bb|zenodo|figshare|hydroshare|dataverse|ckan|osf|swh|docker)\//;
 const ASKED = ["backends", "size", "cpu", "memory", "disk", "gpu", "hours"];
 const WORDS = {
-  en: { run: "Run {repo}", where: "Where to run", launch: "Launch", signIn: "You are asked to sign in first.", connect: "You are asked to connect your account there.", hub: "Opens at {hub}.", peer: "Another hub runs it.", published: "What is launched there is public.", terms: "Its terms", privacy: "Its privacy policy" },
-  fr: { run: "Exécuter {repo}", where: "Où l’exécuter", launch: "Lancer", signIn: "Il faudra d’abord vous connecter.", connect: "Il faudra y associer votre compte.", hub: "S’ouvre sur {hub}.", peer: "Un autre hub l’exécute.", published: "Ce qui y est lancé est public.", terms: "Ses conditions", privacy: "Sa politique de confidentialité" },
-  es: { run: "Ejecutar {repo}", where: "Dónde ejecutarlo", launch: "Abrir", signIn: "Antes tendrá que iniciar sesión.", connect: "Tendrá que conectar su cuenta allí.", hub: "Se abre en {hub}.", peer: "Lo ejecuta otro hub.", published: "Lo que se abre allí es público.", terms: "Sus condiciones", privacy: "Su política de privacidad" },
+  en: { run: "Run {repo}", where: "Where to run", launch: "Launch", signIn: "You are asked to sign in first.", connect: "You are asked to connect your account there.", hub: "Opens at {hub}.", terms: "Its terms", privacy: "Its privacy policy" },
+  fr: { run: "Exécuter {repo}", where: "Où l’exécuter", launch: "Lancer", signIn: "Il faudra d’abord vous connecter.", connect: "Il faudra y associer votre compte.", hub: "S’ouvre sur {hub}.", terms: "Ses conditions", privacy: "Sa politique de confidentialité" },
+  es: { run: "Ejecutar {repo}", where: "Dónde ejecutarlo", launch: "Abrir", signIn: "Antes tendrá que iniciar sesión.", connect: "Tendrá que conectar su cuenta allí.", hub: "Se abre en {hub}.", terms: "Sus condiciones", privacy: "Su política de privacidad" },
 };
 const LIGHT = "--ink:#1b1f24;--soft:#545d68;--paper:#fff;--line:#77828e;--accent:#0b5fad;--on:#fff;--tint:#e9f2fb;";
 const DARK = "--ink:#e8ebee;--soft:#aab3bd;--paper:#15181c;--line:#7d8894;--accent:#7db8f0;--on:#10161c;--tint:#1a2a3a;";
@@ -151,7 +151,7 @@ class AnybinderLaunch extends HTMLElement {
     const radio = Object.assign(document.createElement("input"), { type: "radio", name: "place", value: place.name, checked: place.name === this.#chosen });
     const needs = place.needs.includes("sign in") ? words.signIn : place.needs.includes("connect") ? words.connect : "";
     const said = [...new Set([place.session, ...place.reasons])].filter(Boolean).join(" · ");
-    about.textContent = [said && `${said}.`, needs, place.peer ? words.peer : "", place.publishes ? words.published : ""].filter(Boolean).join(" ");
+    about.textContent = [said && `${said}.`, needs].filter(Boolean).join(" ");
     for (const [text, address] of [[words.terms, web(place.terms_url)], [words.privacy, web(place.privacy_url)]]) {
       if (address) about.append(" ", made("a", "", text, { href: address, rel: "noopener noreferrer" }));
     }
