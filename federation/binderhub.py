@@ -40,7 +40,15 @@ FAILURES = ("failed", "failure")
 FULL = re.compile(r"too many users|quota", re.IGNORECASE)
 SELDOM = re.compile(r"rate limit exceeded(?:.*?(\d+) seconds)?", re.IGNORECASE | re.DOTALL)
 BUILD_TOKEN_SECONDS = 300  # BinderHub's own value
-SHOWN = ("image", "repo_url", "binder_ref_url", "binder_launch_host", "binder_request", "binder_persistent_request")
+SHOWN = (
+    "image",
+    "repo_url",
+    "binder_ref_url",
+    "binder_launch_host",
+    "binder_request",
+    "binder_persistent_request",
+    "launch",
+)
 """What `ready` says besides the way in, and clients of ours are told as it is."""
 
 
@@ -344,7 +352,7 @@ def _failure(event: Mapping[str, Any], message: str, came_to: str) -> errors.Pee
 
 def alive(at: httpx.Client, url: str, token: str) -> Session:
     """Ask the session itself whether it is there. A hub that answers in its place says that it is not. Raises nothing."""
-    answer = _asked(at, "GET", urljoin(url, "api/status?no_track_activity=1"), token)
+    answer = asked(at, "GET", urljoin(url, "api/status?no_track_activity=1"), token)
     if answer is None or answer[0] >= 500:
         return Session(life=Life.UNKNOWN)
     status, body = answer
@@ -354,12 +362,12 @@ def alive(at: httpx.Client, url: str, token: str) -> Session:
         said = {}
     if "last_activity" not in said and "started" not in said:
         return Session(life=Life.GONE)
-    return Session(life=Life.ALIVE, last_activity=_instant(said.get("last_activity")))
+    return Session(life=Life.ALIVE, last_activity=instant(said.get("last_activity")))
 
 
 def shut_down(at: httpx.Client, url: str, token: str) -> bool:
     """Have the server end itself; True where it said that it will. Raises nothing."""
-    answer = _asked(at, "POST", urljoin(url, "api/shutdown"), token)
+    answer = asked(at, "POST", urljoin(url, "api/shutdown"), token)
     return answer is not None and 200 <= answer[0] < 300
 
 
@@ -369,11 +377,11 @@ def end_at_hub(at: httpx.Client, peer: Peer, url: str, token: str) -> bool:
     if found is None:
         return False
     server = f"servers/{found[2]}" if found[2] else "server"
-    answer = _asked(at, "DELETE", f"{peer.url}/hub/api/users/{found[1]}/{server}", token)
+    answer = asked(at, "DELETE", f"{peer.url}/hub/api/users/{found[1]}/{server}", token)
     return answer is not None and answer[0] in (202, 204, 404)
 
 
-def _asked(at: httpx.Client, verb: str, url: str, token: str) -> tuple[int, bytes] | None:
+def asked(at: httpx.Client, verb: str, url: str, token: str) -> tuple[int, bytes] | None:
     """Status and body, no redirect followed: the token goes nowhere else. None where nobody answers."""
     headers = {**_HEADERS, "authorization": f"token {token}"}
     try:
@@ -385,7 +393,9 @@ def _asked(at: httpx.Client, verb: str, url: str, token: str) -> tuple[int, byte
 
 # --- within -------------------------------------------------------------------------------------------------------------
 
-_HEADERS = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "anybinder"}
+HOP = "x-anybinder-hop"
+"""On all that is asked of a peer: an Anybinder that would only send it on to its own peers refuses, so nothing goes round."""
+_HEADERS = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "anybinder", HOP: "1"}
 
 
 def cleaned(text: Any) -> str:
@@ -435,7 +445,8 @@ def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10**9 else None
 
 
-def _instant(text: Any) -> dt.datetime | None:
+def instant(text: Any) -> dt.datetime | None:
+    """This text as a time; None where it is none, or without its zone."""
     try:
         found = dt.datetime.fromisoformat(text)
     except (TypeError, ValueError):

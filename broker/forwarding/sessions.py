@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import enum
 
+import httpx
+
 from broker import connections, errors, peers
 from broker.forwarding import rows
 from broker.models import Forward
 from broker.service import Service
-from federation import binderhub
+from federation import anybinder, binderhub
 from federation.binderhub import Life, WayIn
 from providers import errors as clouds
 
@@ -34,7 +36,7 @@ def look(service: Service, forward: Forward) -> binderhub.Session:
     if way_in is None:
         return binderhub.Session(life=Life.GONE)
     with binderhub.client() as at:
-        return binderhub.alive(at, way_in.url, _token(service, forward, way_in))
+        return _alive(service, at, forward, way_in)
 
 
 def end(service: Service, forward: Forward) -> End:
@@ -57,13 +59,24 @@ def end(service: Service, forward: Forward) -> End:
 
 def _ended(service: Service, forward: Forward, way_in: WayIn) -> bool:
     """Tell it, then ask: it is gone when it answers no more."""
-    token = _token(service, forward, way_in)
+    token, known, launch = _token(service, forward, way_in), _known(service, forward), anybinder.launch_of(way_in)
     with binderhub.client() as at:
-        told = binderhub.shut_down(at, way_in.url, token)
-        if forward.connection_id is not None and (known := _known(service, forward)):
+        if launch and known:
+            told = anybinder.end(at, known.peer, launch, way_in.token)
+        else:
+            told = binderhub.shut_down(at, way_in.url, token)
+        if forward.connection_id is not None and known:
             told = binderhub.end_at_hub(at, known.peer, way_in.url, token) or told
-        life = binderhub.alive(at, way_in.url, token).life
+        life = _alive(service, at, forward, way_in).life
     return life is Life.GONE or (told and life is Life.UNKNOWN)
+
+
+def _alive(service: Service, at: httpx.Client, forward: Forward, way_in: WayIn) -> binderhub.Session:
+    """An Anybinder is asked for its launch, which need be no Jupyter server; else the server itself."""
+    known, launch = _known(service, forward), anybinder.launch_of(way_in)
+    if launch and known:
+        return anybinder.alive(at, known.peer, launch, way_in.token)
+    return binderhub.alive(at, way_in.url, _token(service, forward, way_in))
 
 
 def _token(service: Service, forward: Forward, way_in: WayIn) -> str:

@@ -29,6 +29,7 @@ from broker.forwarding import entrance
 from broker.models import Launch, Phase, State
 from broker.service import Service
 from broker.web import building, callers, deps, limits, tokens
+from federation import binderhub
 
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["binder"])
@@ -143,6 +144,8 @@ def _admit(request: Request, at: Service, builds: Builds, wanted: _Wanted) -> Ad
     client = callers.address(request.scope, at.settings.trusted_proxies)
     if sentence := builds.banned.sentence(client):
         raise Refused(sentence, 403)
+    if binderhub.HOP in request.headers and entrance.is_one(at):
+        raise Refused("This hub has no compute of its own, and what another hub sends on is not sent on again.")
     if not accepts_events(request.headers.get("accept", "")):
         raise Refused(f"Missing Accept header: {EVENT_STREAM}", 400)
     known = resumed is not None and building.exists(at, resumed[0])

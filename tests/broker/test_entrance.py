@@ -144,6 +144,12 @@ def test_a_visitor_sees_which_hubs_may_run_it_and_whose_terms_apply(make_bench: 
     assert "data-build" in page
 
 
+def test_what_another_hub_sends_on_is_not_sent_on_again(make: Callable[..., Bench]) -> None:
+    bench = make()
+    sent = {"accept": "text/event-stream", "x-anybinder-hop": "1"}
+    assert "not sent on again" in client(bench).get(SPEC, headers=sent).text
+
+
 def test_a_broker_without_any_backend_works(make: Callable[..., Bench], hubs: list[BinderHubDouble]) -> None:
     bench = make(backends=())
     bench.at.backends.clear()
