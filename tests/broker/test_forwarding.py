@@ -314,6 +314,18 @@ def test_one_look_without_an_answer_is_nothing_and_many_are_a_loss(bench: Bench,
     assert launch.reason == "lost"
 
 
+def test_a_session_at_another_anybinder_need_be_no_jupyter(bench: Bench, hub: BinderHubDouble) -> None:
+    ready = {"phase": "ready", "url": f"{hub.url}/s/abcdefghijkl/", "token": "t", "launch": "abcdefghijkl"}
+    hub.lines, hub.launches = [*BUILT[:5], ready], {"abcdefghijkl": "ready"}
+    launch = taken(bench, request(bench))
+    bench.clock.move(minutes=16)
+    hub.last_activity = bench.clock().isoformat()
+    assert bench.advance(launch).state is State.FORWARDED
+    launches.stop(bench.at, launch.id)
+    assert bench.until_stopped(launch).state is State.STOPPED
+    assert hub.launches == {"abcdefghijkl": "stopped"}
+
+
 def test_its_hours_are_ours_to_count(bench: Bench, hub: BinderHubDouble) -> None:
     launch = taken(bench, request(bench, hours=0.1))
     bench.clock.move(minutes=7)

@@ -56,6 +56,8 @@ class BinderHubDouble:
         """The servers that run, by their path, each with its token."""
         self.tokens: dict[str, str] = {}
         """Tokens of people at this hub, by token; with any, nothing is launched without one."""
+        self.launches: dict[str, str] = {}
+        """What an Anybinder says of its launches: by name, each with its state. Tokens are not looked at."""
         self.last_activity = "2026-11-21T09:00:00+00:00"
         self.obeys = True
         """Servers end when they are told to."""
@@ -120,6 +122,9 @@ class Handler(BaseHTTPRequestHandler):
             self._build()
         elif path.startswith("/user/"):
             self._session(path)
+        elif path.startswith("/api/launches/"):
+            state = self.double.launches.get(path.rpartition("/")[2])
+            self.json(200 if state else 404, {"state": state, "last_activity_at": self.double.last_activity})
         else:
             self.answer(200, b"<html><div id=root></div></html>", {"Content-Type": "text/html"})
 
@@ -135,6 +140,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         self._noted()
+        if self.path.startswith("/api/launches/"):
+            self.double.launches[self.path.rpartition("/")[2]] = "stopped"
+            return self.json(202, {})
         root = self.path.removeprefix("/hub/api/users/").removesuffix("/server")
         if self._token() not in self.double.tokens:
             return self.json(403, {"message": "Forbidden"})

@@ -11,8 +11,8 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
-from federation import binderhub, errors
-from federation.binderhub import Life, Limits, Said
+from federation import anybinder, binderhub, errors
+from federation.binderhub import Life, Limits, Said, WayIn
 from federation.peers import Peer
 from tests.doubles.binderhub_double import BUILT, BinderHubDouble
 
@@ -222,3 +222,19 @@ def test_a_session_is_ended_at_the_hub_by_the_persons_token(hub: BinderHubDouble
         assert not binderhub.end_at_hub(client, peer(hub), f"{hub.url}{path}", "another")
         assert binderhub.end_at_hub(client, peer(hub), f"{hub.url}{path}", "ada")
     assert hub.sessions == {}
+
+
+# --- another Anybinder
+
+
+def test_a_launch_of_an_anybinder_is_asked_for_by_its_name_and_stopped(hub: BinderHubDouble) -> None:
+    way_in = WayIn(url=f"{hub.url}/s/x/", token="t", more={"launch": "abcdefghijkl"})
+    launch = anybinder.launch_of(way_in)
+    assert anybinder.launch_of(WayIn(url="", token="", more={"launch": "../hub"})) == ""
+    hub.launches[launch] = "ready"
+    with binderhub.client() as at:
+        assert anybinder.alive(at, peer(hub), launch, "t").life is Life.ALIVE
+        assert anybinder.end(at, peer(hub), launch, "t")
+        assert anybinder.alive(at, peer(hub), launch, "t").life is Life.GONE
+        assert anybinder.alive(at, peer(hub), "mnopqrstuvwx", "t").life is Life.GONE
+    assert hub.shown("/api/launches/") == ["token t"] * 4

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import pytest
 
-from tests.doubles import confined_local
 from tests.doubles.binderhub_double import BUILT, BinderHubDouble
-from tests.journeys.conftest import Broker, compute
+from tests.journeys.conftest import Broker
 from tests.waiting import until
 
 Repos = tuple[str, Callable[[str, dict[str, Any]], str]]
@@ -71,39 +67,3 @@ def test_a_broker_that_is_killed_says_what_may_run_on_and_asks_anew(
     log = broker.run("logs", launch).stdout
     assert "What it may have started there goes on until that hub ends it." in log
     assert len(hub.builds) == 2
-
-
-def test_a_broker_with_no_compute_serves_build_from_another_anybinder(
-    tmp_path: Path, start_broker: Callable[..., Broker], repos: Repos
-) -> None:
-    url, make = repos
-    make("paper", {"index.ipynb": "{}"})
-    behind = Broker(tmp_path / "behind", confined_local.installed(tmp_path / "packages"))
-    behind.start("up", "--no-browser", "--port", "0")
-    try:
-        behind.wait()
-        there = f"http://127.0.0.1:{behind.address['port']}"
-        entrance = start_broker(ANYBINDER_BACKENDS="[]", ANYBINDER_BINDER_PEERS="relay")
-        entrance.run("peers", "add", there, "--name", "behind")
-        events = built(entrance, f"{url}/paper")
-        ready = events[-1]
-        assert ready["phase"] == "ready", events
-        assert ready["url"].startswith(there)
-        assert compute(ready, "print(6 * 7)") == "42\n"
-        entrance.run("stop", ready["launch"])
-        (launch,) = behind.api("GET", "/api/launches?everyone=true").json()
-        assert launch["state"] == "stopped"
-    finally:
-        behind.close()
-        confined_local.end_all(behind.home)
-
-
-def built(broker: Broker, repo: str) -> list[dict[str, Any]]:
-    """The events of /build, to the end."""
-    at = f"http://127.0.0.1:{broker.address['port']}/build/git/{quote(repo, safe='')}/main"
-    events = []
-    with httpx.stream("GET", at, headers={"accept": "text/event-stream"}, timeout=120) as stream:
-        for line in stream.iter_lines():
-            if line.startswith("data:"):
-                events.append(json.loads(line.removeprefix("data:")))
-    return events
