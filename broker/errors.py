@@ -13,6 +13,7 @@ BrokerError
 │   └── NotForPeers         it is private, and that peer makes public what it runs
 ├── NotFound                no such launch, or not yours
 ├── NameTaken               the name runs with other parameters
+├── CannotExtend            a session cannot last that much longer
 ├── TooOften                one person asks too often
 ├── RepoQuota               too many sessions of this repository run
 ├── LaunchFailed            a step cannot go on; ends this launch
@@ -117,6 +118,12 @@ class NameTaken(BrokerError):
     """A launch of this name is running with other parameters. Stop it, or choose another name."""
 
     status_code, reason = 409, "name_taken"
+
+
+class CannotExtend(BrokerError):
+    """This session cannot be extended. Save your work, and launch it again."""
+
+    status_code, reason = 409, "cannot_extend"
 
 
 class TooOften(BrokerError):

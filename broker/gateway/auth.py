@@ -59,7 +59,7 @@ def judge(request: wire.Request, session: Any, *, origin: bytes, target: bytes, 
     passing = Pass(
         target=bare,
         cookie=cookie,
-        until=until,
+        until=min(until, session.deadline.timestamp()),
         authorization=b"" if by_header else authorization,
         by_token=by_header or bool(shown),
         shown=shown,
@@ -138,9 +138,10 @@ def _without_token(target: bytes, session: Any) -> tuple[bytes, bytes]:
 
 
 def issue_cookie(session: Any, *, secure: bool) -> bytes:
-    """The Set-Cookie value that lets a browser into this session until its deadline, at most 12 hours."""
+    """The Set-Cookie value that lets a browser into this session for 12 hours, as long as it lasts: its deadline, which may be
+    moved, is looked at with each request."""
     now = time.time()
-    expiry = int(min(now + COOKIE_SECONDS, session.deadline.timestamp()))
+    expiry = int(now + COOKIE_SECONDS)
     value = b"%d.%b" % (expiry, _signature(session, expiry))
     rest = b"; Max-Age=%d; Path=/; HttpOnly; SameSite=Lax" % max(0, expiry - int(now))
     if secure:

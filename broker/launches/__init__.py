@@ -10,6 +10,7 @@ inside a transaction. Any error ends in `terminate`, the one way out.
 
 from broker.launches.advancing import advance, due, release_leases
 from broker.launches.asking import finish_build, get, listed, request, stop, want_stop
+from broker.launches.extending import Room, extend, room
 from broker.launches.outcomes import Next
 from broker.launches.rows import locked, nudge
 from broker.launches.steps import STEPS
@@ -17,8 +18,10 @@ from broker.launches.steps import STEPS
 __all__ = [
     "STEPS",
     "Next",
+    "Room",
     "advance",
     "due",
+    "extend",
     "finish_build",
     "get",
     "listed",
@@ -26,6 +29,7 @@ __all__ = [
     "nudge",
     "release_leases",
     "request",
+    "room",
     "stop",
     "want_stop",
 ]

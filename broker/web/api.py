@@ -82,6 +82,14 @@ async def follow(
     )
 
 
+@router.post("/launches/{launch_id}/extend")
+def extend(asking: deps.Asking, at: deps.At, launch_id: str, more: schemas.Extension) -> dict[str, Any]:
+    """Let a running session of mine last so many hours longer; `deadline_at` says until when. 409 with the reason where it
+    cannot: no session lasts longer there, or its machine was told at birth when to go off."""
+    launches.extend(at, launches.get(at, asking, launch_id).id, more.hours)
+    return schemas.launch_json(at, asking, launches.get(at, asking, launch_id))
+
+
 @router.get("/launches/{launch_id}/console")
 def console(asking: deps.Visiting, at: deps.At, launch_id: str) -> dict[str, str]:
     """What its newest machine has written on its console, as far as the cloud shows it. Asks the cloud."""

@@ -18,7 +18,7 @@ from broker.forwarding import entering
 from broker.models import State
 from broker.people import Person
 from broker.service import Service
-from broker.web import assets, deps, instead, places, schemas, trust, views, wording
+from broker.web import assets, deps, elsewhere, instead, places, schemas, trust, views, wording
 from providers import errors as clouds
 
 router = APIRouter(include_in_schema=False)
@@ -186,10 +186,16 @@ def launch(
     lasting: Annotated[str, Form()] = "",
 ) -> Response:
     """Launch it, after asking where something is at stake. What was typed survives every refusal."""
+    return _launched(request, at, asking, filled, consent, lasting=bool(lasting))
+
+
+def _launched(
+    request: Request, at: Service, asking: Person, filled: views.Filled, consent: str = "", *, lasting: bool = False
+) -> Response:
     try:
         if asking.anonymous:
             return RedirectResponse(_for_visitors(at, filled), status_code=SEE_OTHER)
-        found, _new = launches.request(at, asking, filled.wish(consent, at.settings.sizes, lasting=bool(lasting)))
+        found, _new = launches.request(at, asking, filled.wish(consent, at.settings.sizes, lasting=lasting))
     except errors.ConsentNeeded:
         return _ask_consent(request, at, asking, filled)
     except errors.SignInAgain:
@@ -248,10 +254,24 @@ def progress(request: Request, at: deps.At, launch_id: str, key: str = "") -> Re
     """A launch: its steps, its log, and the way in once it is ready."""
     if key:
         return _sign_in(request, key)
-    found = launches.get(at, deps.person(request), launch_id)
-    lines = views.newest_lines(at, found)
-    context = {"launch": views.launch(at, found, lines), "lines": lines, "again": views.again(found)}
-    return page(request, "progress.html", context)
+    return _progress(request, at, deps.person(request), launch_id)
+
+
+def _progress(
+    request: Request, at: Service, asking: Person, launch_id: str, problem: str = "", status: int = 200
+) -> Response:
+    """`problem`: why something that was wished on this page cannot be."""
+    found = launches.get(at, asking, launch_id)
+    lines, failed = views.newest_lines(at, found), views.situation(found) == "failed"
+    context = {
+        "launch": views.launch(at, found, lines),
+        "lines": lines,
+        "again": views.again(found),
+        "others": elsewhere.offered(at, asking, found) if failed else [],
+        "extensions": views.extensions(at, found),
+        "problem": problem,
+    }
+    return page(request, "progress.html", context, status=status)
 
 
 @router.get("/launches/{launch_id}/open")
@@ -290,6 +310,35 @@ def stop(at: deps.At, asking: deps.Asking, launch_id: str, back: Annotated[str, 
     """Want it stopped, and see it end: on its own page, or on the one of BACK where it was asked for."""
     launches.stop(at, launches.get(at, asking, launch_id).id)
     return RedirectResponse(f"/{back}" if back in BACK else f"/launches/{launch_id}", status_code=SEE_OTHER)
+
+
+@router.post("/launches/{launch_id}/extend")
+def extend(
+    request: Request, at: deps.At, asking: deps.Asking, launch_id: str, hours: Annotated[float, Form(gt=0)]
+) -> Response:
+    """Let it last longer, and see until when; or why it cannot."""
+    try:
+        launches.extend(at, launches.get(at, asking, launch_id).id, hours)
+    except errors.CannotExtend as refusal:
+        return _progress(request, at, asking, launch_id, str(refusal), refusal.status_code)
+    return RedirectResponse(f"/launches/{launch_id}", status_code=SEE_OTHER)
+
+
+@router.get("/launches/{launch_id}/elsewhere")
+def choose_elsewhere(at: deps.At, asking: deps.Asking, launch_id: str) -> Response:
+    """The form as it was for this launch, with the best other place marked."""
+    found = launches.get(at, asking, launch_id)
+    best = next((place.name for place in elsewhere.others(at, asking, found)), "")
+    return RedirectResponse(elsewhere.there(at, found, best).link(linked=""), status_code=SEE_OTHER)
+
+
+@router.post("/launches/{launch_id}/elsewhere")
+def run_elsewhere(
+    request: Request, at: deps.At, asking: deps.Asking, launch_id: str, backend: Annotated[str, Form()]
+) -> Response:
+    """The same once more at this place: at once where nothing has to be asked first, else on to what is asked."""
+    found = launches.get(at, asking, launch_id)
+    return _launched(request, at, asking, elsewhere.there(at, found, backend))
 
 
 @router.get("/sessions")

@@ -56,6 +56,14 @@ class LaunchRequest(BaseModel):
     consent: bool | str = False
 
 
+class Extension(BaseModel):
+    """How much longer a session is to last."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    hours: float = Field(gt=0, le=24 * 30)
+
+
 class Refusal(BaseModel):
     """What anything that went wrong is told as."""
 

@@ -18,6 +18,7 @@ from broker import (
     errors,
     events,
     holdings,
+    launches,
     placement,
     repos,
     resources,
@@ -26,6 +27,7 @@ from broker import (
     wishes,
 )
 from broker.forwarding import choosing
+from broker.launches import extending
 from broker.models import Launch, Phase, State
 from broker.people import Person
 from broker.service import Service
@@ -56,7 +58,18 @@ ADVICE = {
     "build_timeout": "Fewer or smaller packages build faster.",
     "peers": "It may be different in a few minutes, or at a place of your own.",
     "no_offer": "It may be different in a few minutes.",
+    "no_capacity": "It may be different in a few minutes. A smaller size is found more often.",
     "budget": "Nothing was started that would have cost more. Ask for fewer hours, or raise the budget; what you typed is kept.",
+    "quota": "Ask for less, end what else runs in that account, or ask its cloud for a higher limit.",
+    "credential": "Check the account on the page “Accounts”: its cloud no longer accepts what was given for it.",
+    "permission": "Give the account what is missing; the page “Accounts” checks it and says how.",
+    "credential_short": "Ask for fewer hours, or connect the account again.",
+    "unavailable": "That cloud does not answer at the moment. Wait a little, or choose another place.",
+    "boot_timeout": "A machine that never reports is often a matter of the network there. Try again, or choose another place.",
+    "instance_lost": "Try again. Where the cloud may take machines away, choose one that it may not.",
+    "server_ended": "The last lines of the log say more. Often it had too little memory: choose a larger size.",
+    "repo_token": "Open the page “Accounts” and connect the host of the repository again.",
+    "left": "Open the link again when you have time to wait.",
 }
 SOME_ADVICE = "The log below shows how far it came. Everything you typed is kept."
 
@@ -212,18 +225,38 @@ def described(found: repos.Resolved) -> dict[str, str]:
 
 def again(found: Launch) -> str:
     """The form, filled in as it was for this launch."""
-    return Filled(
-        repo=found.repo_url,
-        ref="" if found.ref == "HEAD" else found.ref,
-        path=found.path,
-        backend=f"{found.backend}/{found.offer}" if found.offer else found.backend,
-        name="" if OWN_NAME.fullmatch(found.name) else found.name,
-        budget="" if found.budget is None else f"{found.budget.normalize():f} {found.currency}",
-        prefer=found.prefer if found.prefer != "price" else "",
-        spot="true" if found.spot else "",
-        hedge="true" if found.hedged else "",
-        elsewhere=",".join(found.elsewhere),
-    ).link()
+    return Filled(**typed_for(found)).link()
+
+
+def typed_for(found: Launch) -> dict[str, str]:
+    """The fields of that form, but how much it was to have: a row does not say who chose that."""
+    return {
+        "repo": found.repo_url,
+        "ref": "" if found.ref == "HEAD" else found.ref,
+        "path": found.path,
+        "backend": f"{found.backend}/{found.offer}" if found.offer else found.backend,
+        "name": "" if OWN_NAME.fullmatch(found.name) else found.name,
+        "budget": "" if found.budget is None else f"{found.budget.normalize():f} {found.currency}",
+        "prefer": found.prefer if found.prefer != "price" else "",
+        "spot": "true" if found.spot else "",
+        "hedge": "true" if found.hedged else "",
+        "elsewhere": ",".join(found.elsewhere),
+    }
+
+
+EXTENSIONS = (0.5, 2, 8)
+"""Hours that the page offers, besides all that is left."""
+
+
+def extensions(service: Service, found: Launch) -> list[tuple[str, str]]:
+    """By how much a running session can be extended: the hours as a form sends them, and in words; the longest last."""
+    if situation(found) != "ready":
+        return []
+    left = launches.room(service, found).left
+    whole = [hours for hours in EXTENSIONS if dt.timedelta(hours=hours) < left]
+    said = [(f"{hours:g}", extending.minutes(dt.timedelta(hours=hours))) for hours in whole]
+    longest = [(f"{left / dt.timedelta(hours=1):.4f}", extending.minutes(left))] if left else []
+    return [*said, *longest]
 
 
 def newest_lines(service: Service, found: Launch) -> list[dict[str, Any]]:
