@@ -31,9 +31,11 @@ class Wake:
             self._loop.call_soon_threadsafe(self._event.set)
 
     async def wait(self, seconds: float) -> bool:
-        """True when woken, False when the time was up. Wake-ups between two waits are not lost."""
+        """True when woken, False when the time was up. Wake-ups between two waits are not lost, and neither is being cancelled at
+        the moment of one: `wait_for` swallows that before Python 3.12, and whoever waits in a loop never ends."""
         try:
-            await asyncio.wait_for(self._event.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
         except TimeoutError:
             return False
         self._event.clear()
