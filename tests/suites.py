@@ -28,7 +28,7 @@ from typing import TextIO
 from tests import servers
 from tests.doubles.machines import image as machines
 from tests.openstack_boot import guest
-from tests.servers import docker, keycloak, registry
+from tests.servers import docker, hub, keycloak, registry
 from tests.servers.openstack import bed as openstack
 from tests.servers.openstack import hypervisor
 
@@ -117,6 +117,8 @@ SUITES = (
           usually=4, commands=tests_in("keycloak"), needs=(servers.GIT, servers.CHROMIUM, servers.NPM, keycloak.NEED)),
     Suite(name="journeys", about="whole flows, embedded and on PostgreSQL, Redis and Celery", minutes=15,
           usually=9, commands=tests_in("journeys"), needs=(servers.GIT, servers.POSTGRES, servers.REDIS)),
+    Suite(name="peers", about="hubs that lie (--schedules N --seed S), and three with a real JupyterHub", minutes=60, usually=6,
+          commands=tests_in("peers"), needs=(servers.GIT, hub.NEED)),
     Suite(name="docker", about="sessions in containers, on a real engine", minutes=20,
           usually=7, commands=tests_in("docker"), needs=(servers.GIT, docker.NEED, registry.NEED), makes_devices=True),
     Suite(name="contract", about="every promise of a provider, over each double; and that each broken copy is caught", minutes=8,
