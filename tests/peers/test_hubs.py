@@ -18,6 +18,7 @@ from tests.servers import hub as hubs
 from tests.waiting import until
 
 __all__ = ["repos", "start_broker"]
+pytestmark = pytest.mark.timeout(600)
 NAMES = ("first", "second", "third")
 NOTEBOOK = {"index.ipynb": "{}", "data.txt": "42\n"}
 READ = "import pathlib; print(int(pathlib.Path('data.txt').read_text()) + 1)"
@@ -82,11 +83,13 @@ def test_a_full_hub_hands_on_to_the_next(broker: Broker, three: dict[str, hubs.H
 
 
 def test_a_hub_that_says_it_is_full_is_not_asked(broker: Broker, three: dict[str, hubs.Hub], paper: str) -> None:
-    three["first"].front.quota = 1
+    broker.launch(paper, "--on", "first", "--name", "last", "--path", "index.ipynb")
+    three["first"].front.quota = len(three["first"].front.running)
     broker.run("peers", "check", "first")
-    refused = broker.run("launch", paper, "--on", "first", code=1)
+    refused = broker.run("launch", paper, "--on", "first", "--name", "more", code=1)
     assert "It is full at the moment." in refused.stderr
-    assert asked(three) == []
+    assert len(three["first"].front.builds) == 1
+    broker.run("stop", "last")
 
 
 def test_a_drained_hub_takes_nothing_new_and_keeps_what_runs(
