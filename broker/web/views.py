@@ -283,6 +283,7 @@ def launch(service: Service, found: Launch, lines: list[dict[str, Any]] | None =
         "doing": DOING[at],
         "advice": ADVICE.get(found.reason, SOME_ADVICE),
         "usual": _usual_seconds(service, found),
+        "provided": _provided(service, found),
     }
 
 
@@ -334,3 +335,18 @@ def _title(service: Service, backend: str) -> str:
 def _usual_seconds(service: Service, found: Launch) -> float | None:
     """How long it usually takes there."""
     return placement.ready_seconds(service, found.backend)
+
+
+def _provided(service: Service, found: Launch) -> str:
+    """Who provides the compute, in a sentence; empty at a peer, which the page speaks of besides, and where nobody knows."""
+    try:
+        backend = backends.named(service, found.backend)
+    except errors.BrokerError:
+        return ""
+    if found.offer:
+        return "Your own server provides the compute: nothing is bought."
+    if backend.asks_for_account:
+        return f"Your own account at {backend.title} provides the compute, and its cloud bills you."
+    if backend.provider.on_this_computer:
+        return "The computer that this hub runs on provides the compute."
+    return "Whoever runs this hub provides the compute."

@@ -16,6 +16,7 @@ log.addEventListener("scroll", () => (following = log.scrollTop + log.clientHeig
 if (location.hash === "#log") log.parentElement.open = true;
 new ResizeObserver(toEnd).observe(log);
 toEnd();
+offerNotice();
 attend();
 
 function toEnd() {
@@ -62,11 +63,45 @@ async function comeBack() {
   attend();
 }
 
-function enter() {
+async function enter() {
   watching = false;
   stream?.close();
+  if (notify()) await seen();
   said.textContent = "Ready. Opening it.";
   location.assign(`/launches/${page.dataset.id}/open`);
+}
+
+// Browsers ask their person only after a click; who has answered once is not asked again.
+function offerNotice() {
+  const button = document.getElementById("notice");
+  if (!button || !("Notification" in window)) return;
+  button.hidden = Notification.permission !== "default";
+  document.getElementById("noticed").hidden = Notification.permission !== "granted";
+  button.onclick = async () => {
+    await Notification.requestPermission();
+    offerNotice();
+  };
+}
+
+// Whoever looks at the page needs no word. True where one was given.
+function notify() {
+  if (!document.hidden || !("Notification" in window) || Notification.permission !== "granted") return false;
+  try {
+    const notice = new Notification(page.dataset.notice, { tag: page.dataset.id });
+    notice.onclick = () => (window.focus(), notice.close());
+    return true;
+  } catch {
+    return false; // some browsers of phones leave this to service workers
+  }
+}
+
+// Opened in a page that nobody sees, it would take the notice with it.
+function seen() {
+  return new Promise((done) => {
+    const look = () => document.hidden || (document.removeEventListener("visibilitychange", look), done());
+    document.addEventListener("visibilitychange", look);
+    look();
+  });
 }
 
 // Many lines may come at once: they are drawn once a frame.
@@ -116,6 +151,7 @@ function show(fresh) {
   replace("steps", fresh);
   replace("panel", fresh);
   offerCopies();
+  offerNotice();
   if (now === page.dataset.situation) return;
   page.dataset.situation = now;
   if (now === "ready") return watching ? enter() : void attend(); // the page may know before the stream has said so

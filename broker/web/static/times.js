@@ -31,6 +31,11 @@ function write(node, text) {
 function tick() {
   for (const one of document.querySelectorAll("time[data-relative]")) write(one, relative(one.dateTime));
   for (const one of document.querySelectorAll("time[data-span]")) write(one, span(since(one.dateTime)));
+  for (const one of document.querySelectorAll("progress[data-since]")) {
+    const passed = since(one.dataset.since);
+    one.value = Math.min(passed, one.max);
+    document.getElementById("late").hidden = passed <= one.max;
+  }
   for (const one of document.querySelectorAll(".stopwatch[data-since]")) write(one, stopwatch(since(one.dataset.since)));
 }
 
