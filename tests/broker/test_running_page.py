@@ -217,12 +217,3 @@ def test_the_page_of_a_launch_says_what_it_costs(ada: TestClient, bench: Bench, 
     clock.move(minutes=30)
     said = words(ada.get(f"/launches/{running.id}").text)
     assert "$0.50 an hour, $0.25 so far. What I am paying for everywhere" in said
-
-
-def test_a_place_that_only_checks_accounts_is_none(
-    ada: TestClient, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    connect(bench)
-    monkeypatch.setattr(bench.cloud, "buys", False)
-    assert rounds.of(bench.at, people.known(bench.at, ADA)) == []
-    assert "Connect an account" in words(ada.get("/running").text)
