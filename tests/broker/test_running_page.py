@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-from broker import app, connections, holdings, launches, people, rounds, uses, wishes
+from broker import app, connections, holdings, launches, people, uses, wishes
 from broker.models import Event, Launch, Order
 from providers import base
 from providers.errors import BadCredential, ProviderUnavailable
