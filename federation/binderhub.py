@@ -411,6 +411,8 @@ def _followed(peer: Peer, url: str, answer: httpx.Response) -> str:
     there: str = urljoin(url, answer.headers.get("location", ""))
     if not peer.owns(there):
         raise errors.NotBelieved("It sends us to an address that is not known to be its own.")
+    if there == url:  # asked there again, it might run the same launch once more
+        raise errors.NotBelieved("It sends us from one address to the next.")
     return there
 
 

@@ -1,6 +1,6 @@
 """What a choice among peers costs, and how well it spreads and sticks: ours beside plain rendezvous hashing and random.
 
-    python -m tests.bench.routing [--quick] [--plot FILE.svg]
+    python -m tests.bench.routing [--quick] [--plot docs/images/routing.svg]
 
 A hundred thousand launches of repositories that are wanted as unevenly as on a public hub, over fifty peers of different
 weights that are half full on the whole. Each session lasts for as many launches as make that so.
@@ -14,7 +14,7 @@ import itertools
 import random
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,9 @@ BUSY = 0.5
 SKEW = 1.1  # of Zipf's law: the most wanted repository has about a tenth of all launches
 COLOURS = {"ours": "#1f6feb", "rendezvous": "#8b949e", "random": "#d29922"}
 MEASURES = ("image there", "turned away", "fullest peer")
+MOVES = ("one goes", "one comes", "one drains", "one fills")
+"""What happens to one peer of 50: the share of repositories whose first peer is another then."""
+MOVED_KEYS = 20_000
 
 
 @dataclass
@@ -104,6 +107,23 @@ def played(way: Order, launches: int) -> dict[str, float]:
     }
 
 
+def moved(way: Order, count: int) -> dict[str, float]:
+    """The share of repositories that move, after each of MOVES; `most`: how many times its fair share the fullest peer has."""
+    dice = random.Random(2)
+    hubs = [Hub(name=f"hub-{number}", weight=1) for number in range(PEERS)]
+    keys = [f"https://github.com/owner-{number}/name" for number in range(count)]
+    before = [way(key, hubs, dice)[0] for key in keys]
+    tight = Hub(name="hub-0", weight=1, running=int(0.95 * PLACES))
+    after = {"one goes": hubs[:-1], "one comes": [*hubs, Hub(name="new", weight=1)]}
+    after |= {"one drains": hubs[1:], "one fills": [tight, *hubs[1:]]}
+    most = max(Counter(before).values()) / (count / PEERS)
+    return {"most": most} | {name: _moved(way, keys, before, hubs, dice) for name, hubs in after.items()}
+
+
+def _moved(way: Order, keys: list[str], before: list[str], hubs: list[Hub], dice: random.Random) -> float:
+    return sum(way(key, hubs, dice)[0] != was for key, was in zip(keys, before, strict=True)) / len(keys)
+
+
 def wanted(launches: int, dice: random.Random) -> list[str]:
     shares = list(itertools.accumulate(1 / rank**SKEW for rank in range(1, REPOSITORIES + 1)))
     picks = (bisect.bisect(shares, dice.random() * shares[-1]) for _ in range(launches))
@@ -111,9 +131,9 @@ def wanted(launches: int, dice: random.Random) -> list[str]:
 
 
 def plotted(found: dict[str, dict[str, float]]) -> str:
-    """Bars, as SVG: three measures, three ways."""
+    """Bars, as SVG: each measure, three ways."""
     bars, at = [], 40
-    for measure in MEASURES:
+    for measure in (*MEASURES, *MOVES):
         bars.append(f'<text x="{at + 70}" y="215" text-anchor="middle">{measure}</text>')
         for way, values in found.items():
             height = 160 * min(1.0, values[measure])
@@ -130,7 +150,7 @@ def plotted(found: dict[str, dict[str, float]]) -> str:
     ]
     style = 'font-family="sans-serif" font-size="12" fill="#57606a"'
     body = "\n".join([*bars, *legend])
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 610 250" {style}>\n{body}\n</svg>\n'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1360 250" {style}>\n{body}\n</svg>\n'
 
 
 def main(arguments: list[str]) -> int:
@@ -145,6 +165,12 @@ def main(arguments: list[str]) -> int:
     for way, order in WAYS.items():
         found[way] = values = played(order, launches)
         print(f"{way:12}{values['microseconds']:12.0f}" + "".join(f"{values[name]:14.1%}" for name in MEASURES))
+    keys = MOVED_KEYS // 20 if told.quick else MOVED_KEYS
+    print(f"\n{keys:,} repositories that move to another peer of {PEERS}; most at one peer, of its fair share\n")
+    print(f"{'':12}" + "".join(f"{name:>14}" for name in MOVES) + f"{'most':>14}")
+    for way, order in WAYS.items():
+        found[way] |= moved(order, keys)
+        print(f"{way:12}" + "".join(f"{found[way][name]:14.1%}" for name in (*MOVES, "most")))
     if told.plot:
         told.plot.write_text(plotted(found))
     return 0
