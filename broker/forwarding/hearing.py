@@ -45,6 +45,8 @@ def begin(service: Service, forward_id: str) -> Task | None:
         launch, forward = held
         if launch.stop_wanted:
             return None  # its step closes it
+        if forward.ready_at is not None:
+            return None  # whoever held the lease before has read it to its end meanwhile
         if forward.asked_at is not None:
             _interrupted(service, session, launch, forward, title)
             return None

@@ -97,6 +97,14 @@ def test_a_launch_is_read_to_ready_and_entered_there(bench: Bench, hub: BinderHu
     assert token not in str(bench.events(launch)) + repr(there)
 
 
+def test_who_takes_a_lease_over_as_it_becomes_ready_leaves_it(bench: Bench, hub: BinderHubDouble) -> None:
+    launch = taken(bench, request(bench))
+    assert hearing.begin(bench.at, current(bench, launch).id) is None
+    assert tries(bench, launch) == [("first", "")]
+    assert taken(bench, launch).runs
+    assert hub.launched == 1
+
+
 def test_the_way_in_is_sealed_and_erased(bench: Bench, hub: BinderHubDouble) -> None:
     launch = taken(bench, request(bench))
     (token,) = hub.sessions.values()
