@@ -307,7 +307,11 @@ def _page(
     }
     if "repo" in link.problems:
         return pages.page(request, "v2_wrong.html", context, status=400, headers=told["headers"])
-    closed = "Visitors have no choice of places; people who are signed in do." if choosing else _closed(at, person)
+    closed = (
+        "That place is for people who are signed in. Sign in first, then choose it."
+        if choosing
+        else _closed(at, person)
+    )
     if closed:
         context |= {"closed": closed, "visitors": "" if _closed(at, person) else _for_visitors(request)}
         return pages.page(request, "v2_closed.html", context, status=401, headers=told["headers"])
