@@ -18,7 +18,7 @@ from tests.doubles.machines import Machine, Machines
 from tests.doubles.openstack_gate import OpenStackGate
 from tests.openstack.conftest import BROKER
 from tests.openstack.projects import Project
-from tests.servers.openstack import bed, configuration
+from tests.servers.openstack import bed, configuration, packages
 from tests.servers.openstack.bed import Cloud
 
 SUBJECT = re.compile(r"\b(?:launch|reap):[a-z2-7]{26}\b")
@@ -93,6 +93,7 @@ def running(browser: Browser, folder: Path, **more: str) -> Iterator[OpenStack]:
 @contextlib.contextmanager
 def reaching(variables: dict[str, str]) -> Iterator[None]:
     """What is started meanwhile finds the way to the broker: Keystone reads its keys."""
+    packages.environment()  # first, where it is not there yet: packages come from outside, where this way does not lead
     before = dict(os.environ)
     os.environ.update(variables)
     try:
