@@ -107,7 +107,7 @@ def bench(options: Sequence[str]) -> list[Command]:
 
 
 SUITES = (
-    Suite(name="unit", about="linters, types, arrows, and every part by itself", minutes=50, usually=27, commands=unit,
+    Suite(name="unit", about="linters, types, arrows, and every part by itself", minutes=50, usually=18, commands=unit,
           needs=(servers.GIT, servers.POSTGRES, servers.REDIS, registry.NEED, servers.CLOUD_INIT)),
     Suite(name="browser", about="a person in a real Chromium", minutes=20, usually=10, commands=tests_in("browser"),
           needs=(servers.GIT, servers.CHROMIUM)),
