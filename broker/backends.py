@@ -56,6 +56,19 @@ class Backend:
             person, service.now(), minutes=asked.sign_in_minutes, level=asked.sign_in_level, title=f"“{self.title}”"
         )
 
+    @property
+    def usual(self) -> base.Resources:
+        """What a session has there where nobody asks for anything."""
+        return base.Resources(**self.setting.resources.model_dump())
+
+    def longest(self, service: Service) -> float:
+        """How many hours a session may last there."""
+        return self.setting.max_hours or service.settings.max_hours
+
+    def idle_minutes(self, service: Service) -> float:
+        """For how long a session may lie there unused."""
+        return self.setting.idle_minutes or service.settings.idle_minutes
+
     def most(self, person: Person) -> base.Resources:
         """The most that a session of theirs may have. A visitor's repository does not choose how much of the operator's
         computer it gets."""

@@ -84,9 +84,7 @@ def _left(service: Service, person: Person, spec: repos.RepoSpec, opener: repo_a
         except (errors.BrokerError, clouds.ProviderError):
             return None
 
-    found = Lapsed(
-        repo=spec.repo.rpartition("://")[2].removesuffix(".git"), ref=spec.ref, gone=gone, meant=_seen(meant)
-    )
+    found = Lapsed(repo=spec.called, ref=spec.ref, gone=gone, meant=_seen(meant))
     if not gone:
         found = replace(
             found,

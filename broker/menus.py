@@ -164,5 +164,5 @@ def _troubled(service: Service, before: Menu | None, trouble: str) -> Menu:
 
 def _key(backend: backends.Backend, connection: Connection | None, needed: base.Resources | None) -> Key:
     """How long a session lasts is nothing that a cloud is asked."""
-    wanted = base.Resources(**backend.setting.resources.model_dump()) if needed is None else needed
+    wanted = backend.usual if needed is None else needed
     return backend.name, connection.id if connection else "", replace(wanted, hours=None)

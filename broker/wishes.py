@@ -121,11 +121,11 @@ def needed(
     Asks the repository for its own files. Raises BadRequest, NoBackend, RepoError.
     """
     asked, notes = _asked_by_repository(service, found, opener)
-    default = base.Resources(**backend.setting.resources.model_dump())
+    default = backend.usual
     chosen, raised = resources.settle(asked, wish.resources, default)
     chosen, lowered = resources.within(chosen, backend.most(person), asked)
     notes += [*raised, *lowered]
-    longest = backend.setting.max_hours or service.settings.max_hours
+    longest = backend.longest(service)
     hours = longest if chosen.hours is None else chosen.hours
     if hours <= 0:
         raise errors.BadRequest("A session needs a positive number of hours.")
@@ -243,7 +243,7 @@ def row(
         spec=found.spec_string,
         repo_url=found.repo_url,
         web_url=found.web_url,
-        title=found.spec.repo.partition("://")[2].removesuffix(".git") or found.spec.repo,
+        title=found.spec.called,
         ref=found.ref,
         commit=found.commit,
         content=dict(found.content),
@@ -286,8 +286,7 @@ def _there(service: Service, person: people.Person, place: Place) -> tuple[Conne
     """What it is launched there with, and how long it may be idle."""
     if isinstance(place, choosing.Option):
         return place.connection, service.settings.idle_minutes
-    idle = place.setting.idle_minutes or service.settings.idle_minutes
-    return connections.for_backend(service, person, place), idle
+    return connections.for_backend(service, person, place), place.idle_minutes(service)
 
 
 def _budget(wish: Wish) -> budgets.Budget | None:

@@ -89,23 +89,21 @@ def options(service: Service, person: Person, what: What | None = None) -> list[
 
 def is_peer(service: Service, name: str) -> bool:
     """Whether a place of this name is a peer, as opposed to a backend or nothing."""
-    if any(setting.name == name for setting in service.settings.backends):
-        return False
-    return any(each.name == name for each in peers.known(service))
+    return not _is_backend(service, name) and peers.find(service, name) is not None
 
 
 def title(service: Service, name: str) -> str:
     """What pages call this peer; its name where it is none any more."""
-    return next((each.peer.title for each in peers.known(service) if each.name == name), name)
+    found = peers.find(service, name)
+    return found.peer.title if found else name
 
 
 def shown(service: Service, name: str) -> dict[str, Any] | None:
     """Whose terms apply to what runs at this peer, as JSON; None where it is a backend, without a look at the table."""
-    if any(setting.name == name for setting in service.settings.backends):
+    found = None if _is_backend(service, name) else peers.find(service, name)
+    if found is None:
         return None
-    peer = next((each.peer for each in peers.known(service) if each.name == name), None)
-    if peer is None:
-        return None
+    peer = found.peer
     return {
         "name": peer.name,
         "title": peer.title,
@@ -243,8 +241,12 @@ def _closed(
 
 def _began_public(service: Service, tried: list[Forward], launch: Launch) -> bool:
     """Whether what it was first sent to publishes what it runs."""
-    first = tried[0].peer if tried else launch.backend
-    return any(each.name == first and each.peer.publishes for each in peers.known(service))
+    first = peers.find(service, tried[0].peer if tried else launch.backend)
+    return first is not None and first.peer.publishes
+
+
+def _is_backend(service: Service, name: str) -> bool:
+    return any(setting.name == name for setting in service.settings.backends)
 
 
 def _with_image(service: Service, spec: str) -> set[str]:

@@ -35,9 +35,7 @@ def begin(service: Service, forward_id: str) -> Task | None:
 
     A try that was asked before is not asked again: it might then run twice.
     """
-    title = choosing.title(
-        service, rows.peer(service, forward_id)
-    )  # a second look at the table, never within the first
+    title = _title(service, forward_id)
     with service.db.transaction() as session:
         held = rows.locked(session, forward_id)
         if held is None:
@@ -48,7 +46,8 @@ def begin(service: Service, forward_id: str) -> Task | None:
         if forward.ready_at is not None:
             return None  # whoever held the lease before has read it to its end meanwhile
         if forward.asked_at is not None:
-            _interrupted(service, session, launch, forward, title)
+            said = f"{title}: this broker was interrupted while it listened."
+            _over(service, session, held, said, rows.INTERRUPTED)
             return None
         forward.asked_at = service.now()
     try:
@@ -76,19 +75,13 @@ def take(service: Service, forward_id: str, said: Sequence[binderhub.Said]) -> b
 
 def failed(service: Service, forward_id: str, refusal: refusals.PeerError) -> None:
     """This try is over, and why is said; the next step looks for another peer. May be repeated."""
-    title = choosing.title(
-        service, rows.peer(service, forward_id)
-    )  # a second look at the table, never within the first
+    title = _title(service, forward_id)
     with service.db.transaction() as session:
         if held := rows.locked(session, forward_id):
             launch, forward = held
-            _say(service, session, launch, f"{title}: {refusal}")
-            if rows.may_run_on(forward):
-                _say(service, session, launch, rows.RUNS_ON)
             launch.message = str(refusal)
-            rows.close(service, session, launch, forward, refusal.reason)
+            _over(service, session, held, f"{title}: {refusal}", refusal.reason)
             peers.experienced(service, session, forward.peer, refusal)
-            launches.nudge(service, session, launch)
 
 
 def _task(service: Service, launch: Launch, forward: Forward) -> Task:
@@ -130,12 +123,19 @@ def _take(
     events.append(service, session, launch, line.message, phase=phase, **more)
 
 
-def _interrupted(service: Service, session: orm.Session, launch: Launch, forward: Forward, title: str) -> None:
-    _say(service, session, launch, f"{title}: this broker was interrupted while it listened.")
+def _over(service: Service, session: orm.Session, held: tuple[Launch, Forward], message: str, outcome: str) -> None:
+    """This try has come to nothing, which is said; the next step looks on."""
+    launch, forward = held
+    _say(service, session, launch, message)
     if rows.may_run_on(forward):
         _say(service, session, launch, rows.RUNS_ON)
-    rows.close(service, session, launch, forward, rows.INTERRUPTED)
+    rows.close(service, session, launch, forward, outcome)
     launches.nudge(service, session, launch)
+
+
+def _title(service: Service, forward_id: str) -> str:
+    """What people call the peer of this try. Looks at the table by itself: never within a transaction."""
+    return choosing.title(service, rows.peer(service, forward_id))
 
 
 def _say(service: Service, session: orm.Session, launch: Launch, message: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import enum
+from dataclasses import dataclass, field
 
 import httpx
 
@@ -13,6 +15,7 @@ from broker.models import Forward
 from broker.service import Service
 from federation import anybinder, binderhub
 from federation.binderhub import Life, WayIn
+from federation.peers import Peer
 from providers import errors as clouds
 
 STARTING_PATIENCE = dt.timedelta(seconds=60)  # a server that is being started is ended once its address is known
@@ -35,8 +38,9 @@ def look(service: Service, forward: Forward) -> binderhub.Session:
     way_in = rows.way_in(service, forward)
     if way_in is None:
         return binderhub.Session(life=Life.GONE)
+    door = _door(service, forward, way_in)
     with binderhub.client() as at:
-        return _alive(service, at, forward, way_in)
+        return _alive(at, door)
 
 
 def end(service: Service, forward: Forward) -> End:
@@ -52,43 +56,54 @@ def end(service: Service, forward: Forward) -> End:
     way_in = rows.way_in(service, forward)
     if way_in is None:
         return End.GONE
-    if _ended(service, forward, way_in):
+    if _ended(_door(service, forward, way_in)):
         return End.GONE
     return End.PENDING if now - since < PATIENCE else End.LEFT
 
 
-def _ended(service: Service, forward: Forward, way_in: WayIn) -> bool:
+@dataclass(frozen=True, kw_only=True)
+class _Door:
+    """A session, and what it and its hub are asked with."""
+
+    way_in: WayIn = field(repr=False)
+    token: str = field(repr=False)
+    """What opens it: the person's own token where the hub knows them by that, else what came with `ready`."""
+    peer: Peer | None
+    """None where it is no peer of ours any more."""
+    connected: bool
+    """The person launched with a token of theirs."""
+
+    @property
+    def launch(self) -> str:
+        """What the hub calls the launch, where it is an Anybinder that can be asked."""
+        return anybinder.launch_of(self.way_in) if self.peer else ""
+
+
+def _door(service: Service, forward: Forward, way_in: WayIn) -> _Door:
+    known, connection = peers.find(service, forward.peer), connections.row(service, forward.connection_id)
+    token = way_in.token
+    if connection is not None:
+        with contextlib.suppress(errors.BrokerError, clouds.ProviderError):
+            token = connections.opened(service, connection)
+    connected = forward.connection_id is not None
+    return _Door(way_in=way_in, token=token, peer=known.peer if known else None, connected=connected)
+
+
+def _ended(door: _Door) -> bool:
     """Tell it, then ask: it is gone when it answers no more."""
-    token, known, launch = _token(service, forward, way_in), _known(service, forward), anybinder.launch_of(way_in)
     with binderhub.client() as at:
-        if launch and known:
-            told = anybinder.end(at, known.peer, launch, way_in.token)
+        if door.peer and door.launch:
+            told = anybinder.end(at, door.peer, door.launch, door.way_in.token)
         else:
-            told = binderhub.shut_down(at, way_in.url, token)
-        if forward.connection_id is not None and known:
-            told = binderhub.end_at_hub(at, known.peer, way_in.url, token) or told
-        life = _alive(service, at, forward, way_in).life
+            told = binderhub.shut_down(at, door.way_in.url, door.token)
+        if door.peer and door.connected:
+            told = binderhub.end_at_hub(at, door.peer, door.way_in.url, door.token) or told
+        life = _alive(at, door).life
     return life is Life.GONE or (told and life is Life.UNKNOWN)
 
 
-def _alive(service: Service, at: httpx.Client, forward: Forward, way_in: WayIn) -> binderhub.Session:
+def _alive(at: httpx.Client, door: _Door) -> binderhub.Session:
     """An Anybinder is asked for its launch, which need be no Jupyter server; else the server itself."""
-    known, launch = _known(service, forward), anybinder.launch_of(way_in)
-    if launch and known:
-        return anybinder.alive(at, known.peer, launch, way_in.token)
-    return binderhub.alive(at, way_in.url, _token(service, forward, way_in))
-
-
-def _token(service: Service, forward: Forward, way_in: WayIn) -> str:
-    """What opens it: the person's own token where the hub knows them by that, else what came with `ready`."""
-    connection = connections.row(service, forward.connection_id)
-    if connection is None:
-        return way_in.token
-    try:
-        return connections.opened(service, connection)
-    except (errors.BrokerError, clouds.ProviderError):
-        return way_in.token
-
-
-def _known(service: Service, forward: Forward) -> peers.Known | None:
-    return next((each for each in peers.known(service) if each.name == forward.peer), None)
+    if door.peer and door.launch:
+        return anybinder.alive(at, door.peer, door.launch, door.way_in.token)
+    return binderhub.alive(at, door.way_in.url, door.token)

@@ -74,14 +74,13 @@ def _moved(
 ) -> Next:
     """It asks for a seat there as one that has just come, and takes that backend's limits."""
     connection = connections.for_backend(service, person, backend)
-    longest = backend.setting.max_hours or service.settings.max_hours
     columns = {
         "backend": backend.name,
         "connection_id": connection.id if connection else None,
         "elsewhere": left,
         "offer": "",
-        "hours": min(launch.hours, longest),
-        "idle_minutes": backend.setting.idle_minutes or service.settings.idle_minutes,
+        "hours": min(launch.hours, backend.longest(service)),
+        "idle_minutes": backend.idle_minutes(service),
         "seated_at": None,
         "message": "",
     }

@@ -73,7 +73,7 @@ def _room(service: Service, launch: Launch, order: Order | None) -> Room:
 def _longest(service: Service, name: str) -> float:
     """At a peer, and where a place is none any more, only the limit of all is ours to say."""
     try:
-        return backends.named(service, name).setting.max_hours or service.settings.max_hours
+        return backends.named(service, name).longest(service)
     except errors.BrokerError:
         return service.settings.max_hours
 

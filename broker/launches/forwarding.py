@@ -82,7 +82,7 @@ def _watch(service: Service, launch: Launch, forward: Forward) -> Next:
     """Idleness is judged by what the session itself just said: what was known before may be a quarter of an hour old."""
     now = service.now()
     if now >= launch.deadline_at:
-        return outcomes.over("expired", f"Its {launch.hours:g} hours are over.")
+        return outcomes.expired(launch)
     due = (forward.looked_at or launch.ready_at or now) + (AGAIN if forward.silent_at else _session_look(service))
     if now < due:
         return Next(state=State.FORWARDED, wait=(min(due, launch.deadline_at) - now).total_seconds())
@@ -94,7 +94,7 @@ def _watch(service: Service, launch: Launch, forward: Forward) -> Next:
     rows.note(service, forward, looked_at=now, silent_at=None)
     active = max(min(found.last_activity or now, now), launch.ready_at or now)
     if now - active > dt.timedelta(minutes=launch.idle_minutes):
-        return outcomes.over("idle", f"Stopped after {launch.idle_minutes:g} minutes without activity.")
+        return outcomes.idle(launch)
     wait = min(_session_look(service), launch.deadline_at - now)
     return Next(state=State.FORWARDED, wait=wait.total_seconds(), columns={"last_activity_at": active})
 

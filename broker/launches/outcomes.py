@@ -42,6 +42,16 @@ def over(reason: str, message: str) -> Next:
     return Next(state=State.STOPPING, say=message, columns={"reason": reason, "message": message})
 
 
+def expired(launch: Launch) -> Next:
+    """Its time is over."""
+    return over("expired", f"Its {launch.hours:g} hours are over.")
+
+
+def idle(launch: Launch) -> Next:
+    """Nobody has used it for as long as its place lets a session lie."""
+    return over("idle", f"Stopped after {launch.idle_minutes:g} minutes without activity.")
+
+
 def failed(launch: Launch, error: Exception) -> Next:
     """Out through `terminate`. In `stopping` itself nothing is given up: come back and try again."""
     if launch.state is State.STOPPING:

@@ -101,10 +101,10 @@ def watch(service: Service, launch: Launch) -> Next:
     now, opened = service.now(), orders.opened(service, launch)
     order = orders.leader(opened)
     if now >= launch.deadline_at:
-        return outcomes.over("expired", f"Its {launch.hours:g} hours are over.")
+        return outcomes.expired(launch)
     idle_at = (launch.last_activity_at or launch.ready_at or now) + dt.timedelta(minutes=launch.idle_minutes)
     if now > idle_at:
-        return outcomes.over("idle", f"Stopped after {launch.idle_minutes:g} minutes without activity.")
+        return outcomes.idle(launch)
     seen = (order.agent_seen_at if order else None) or launch.entered_at
     silent = (now - seen).total_seconds()
     if silent > service.settings.silence_minutes * 60:

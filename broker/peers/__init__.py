@@ -5,7 +5,7 @@ tokens for them. How a launch gets there is for `forwarding`.
 """
 
 from broker.peers.looking import look, look_at
-from broker.peers.registry import Known, add, drain, experienced, known, named, remove
+from broker.peers.registry import Known, add, drain, experienced, find, known, named, remove
 from broker.peers.tokens import check, guide, kinds, listed, target_of
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "check",
     "drain",
     "experienced",
+    "find",
     "guide",
     "kinds",
     "known",

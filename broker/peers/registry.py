@@ -58,10 +58,14 @@ def known(service: Service) -> list[Known]:
     return [_known(setting, rows.get(name), name in told) for name, setting in {**told, **added}.items()]
 
 
+def find(service: Service, name: str) -> Known | None:
+    """The peer of this name; None where there is none, or none any more."""
+    return next((each for each in known(service) if each.name == name), None)
+
+
 def named(service: Service, name: str) -> Known:
     """The peer of this name. Raises NotFound."""
-    found = next((each for each in known(service) if each.name == name), None)
-    if found is None:
+    if (found := find(service, name)) is None:
         raise errors.NotFound(
             f"There is no peer called “{name[:40]}” here. `anybinder peers list` shows those that are."
         )

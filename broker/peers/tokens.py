@@ -104,10 +104,10 @@ def check(service: Service, person: people.Person, connection_id: str) -> Connec
 
 
 def _peer(service: Service, name: str) -> Peer:
-    found = next((each.peer for each in registry.known(service) if each.name == name), None)
+    found = registry.find(service, name)
     if found is None:
         raise errors.NotFound("That hub is none of those that can be connected here. Ask who runs this broker.")
-    return found
+    return found.peer
 
 
 def _asked(peer: Peer, token: str) -> tuple[str, list[str]]:

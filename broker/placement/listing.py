@@ -96,7 +96,7 @@ def _place(
     usual = readiness.usual(service, backend.name, question.found, keeps=backend.provider.keeps() is not None)
     guess = told.offer.usual_seconds if told.offer else None
     seconds = guess if usual.seconds is None else usual.seconds
-    longest = backend.setting.max_hours or service.settings.max_hours
+    longest = backend.longest(service)
     hours = min(question.wanted.hours or longest, longest)
     place = Place(
         name=backend.name,
@@ -109,7 +109,7 @@ def _place(
         price_per_hour=told.offer.price_per_hour if told.offer else None,
         price_for_session=_for_session(service, told.offer, hours),
         hours=hours,
-        idle_minutes=backend.setting.idle_minutes or service.settings.idle_minutes,
+        idle_minutes=backend.idle_minutes(service),
         currency=told.offer.currency if told.offer else "USD",
         price=_price(service, told, hours),
         ready_seconds=seconds,
@@ -130,7 +130,7 @@ def _needed(
     person: Person, backend: backends.Backend, question: Question
 ) -> tuple[base.Resources, list[str], str | None]:
     """What the session would have there, sentences on what is less than was wanted, and why it cannot be had at all."""
-    default, most = base.Resources(**backend.setting.resources.model_dump()), backend.most(person)
+    default, most = backend.usual, backend.most(person)
     chosen, _raised = resources.settle(question.asked, question.wanted, default)
     try:
         chosen, lowered = resources.within(chosen, most, question.asked)

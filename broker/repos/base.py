@@ -65,6 +65,11 @@ class RepoSpec:
         return replace(self, repo=repo, ref=ref, path=path, divided=True, located=True)
 
     @property
+    def called(self) -> str:
+        """The repository as people call it: without its scheme."""
+        return self.repo.partition("://")[2].removesuffix(".git") or self.repo
+
+    @property
     def spec(self) -> str:
         """BinderHub's string without the prefix."""
         return providers[self.provider].spec(self)

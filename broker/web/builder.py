@@ -78,7 +78,7 @@ def _answer(request: Request, at: Service, asking: people.Person, filled: views.
         hub=callers.hub_url(request, at.settings),
         spec=str(spec),
         ref=spec.ref if spec.located and repos.providers[spec.provider].has_ref else "",
-        title=_title(spec),
+        title=spec.called,
         filled=views.Filled(**{**typed, "path": opened}),
     )
     pin = "" if pinned or found is None else f"/link?{urlencode(_pinned(link, found))}"
@@ -104,11 +104,6 @@ def _looked_up(request: Request, at: Service, asking: people.Person, repo: str, 
             trouble="It was not looked up: there were many questions from your network. Wait a minute."
         )
     return subjects.look(at, asking, repo, ref)
-
-
-def _title(spec: repos.RepoSpec) -> str:
-    """The repository as people call it: `owner/name`, without host and scheme."""
-    return spec.repo.rpartition("://")[2].removesuffix(".git")
 
 
 def _pinned(link: links.Link, found: repos.Resolved) -> Mapping[str, str]:

@@ -90,7 +90,7 @@ def _sizes(service: Service, found: Launch) -> dict[str, str]:
 def _usual(service: Service, name: str) -> tuple[base.Resources, float]:
     """What everything gets there that asks for nothing."""
     try:
-        setting = backends.named(service, name).setting
+        backend = backends.named(service, name)
     except errors.BrokerError:
         return base.Resources(), service.settings.max_hours  # a peer, or a place that is none any more
-    return base.Resources(**setting.resources.model_dump()), setting.max_hours or service.settings.max_hours
+    return backend.usual, backend.longest(service)

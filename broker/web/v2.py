@@ -89,7 +89,7 @@ def understood(path: str, query: str) -> Link:
         problems["repo"] = str(error)
         repo = unquote(spec)
     else:
-        repo = asked.repo.partition("://")[2].removesuffix(".git") or asked.repo
+        repo = asked.called
         if asked.located:  # else the host decides where the repository's address ends: it is left as it came
             typed |= {"repo": pasteable(asked), "ref": "" if asked.ref == "HEAD" else asked.ref}
     if opened and not problems:
