@@ -17,9 +17,11 @@ import json
 import socket
 import struct
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.doubles.little_http import LittleHttp
 
 KEEPALIVE = b":keepalive\n\n"
 EVER_SECONDS = 0.02
@@ -34,17 +36,10 @@ BUILT = (
 )
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: object) -> None:
-        """Whoever is told nonsense breaks off."""
-
-
-class BinderHubDouble:
+class BinderHubDouble(LittleHttp):
     """Listens until it is left."""
 
-    def __init__(self) -> None:
+    def __init__(self, handler: type[Handler] | None = None) -> None:
         self.lines: list[Any] = list(BUILT)
         self.versions: Any = {"builder_info": {"build_image": "repo2docker:1"}, "binderhub": "1.0.0"}
         self.total, self.quota, self.well = 3, 100, True
@@ -66,20 +61,12 @@ class BinderHubDouble:
         """How many servers were ever started."""
         self._over = threading.Event()
         self._lock = threading.Lock()
-        self._http = Server(("127.0.0.1", 0), type("Handler", (Handler,), {"double": self}))
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
-
-    def __enter__(self) -> BinderHubDouble:
-        self._thread.start()
-        return self
+        super().__init__(handler or Handler, double=self)
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self.go_on.set()
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+        super().__exit__()
 
     @property
     def builds(self) -> list[str]:

@@ -8,15 +8,16 @@ with HubDouble() as hub:
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.doubles.little_http import LittleHttp, Server
 
 ADDED = {"servers!user": ("start:servers", "delete:servers", "read:servers", "read:users:groups", "read:users:name")}
 WHO = "ada"
 
 
-class HubDouble:
+class HubDouble(LittleHttp):
     """Listens until it is left."""
 
     def __init__(self) -> None:
@@ -24,19 +25,7 @@ class HubDouble:
         self.shown: list[tuple[str, str]] = []
         self.redirect = ""
         self.sense = True
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"double": self}))
-        self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
-
-    def __enter__(self) -> HubDouble:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+        super().__init__(Handler, server=Server, double=self)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Literal
 
 from tests.doubles import binderhub_double
+from tests.doubles.little_http import LittleHttp
 from tests.peers import lies
 
 Words = Literal["chatter", "flood", "slow", "started", "gone", "kill"]
@@ -22,14 +22,13 @@ class Liar(binderhub_double.BinderHubDouble):
     """Answers its first request for a launch by the first of its answers, and so on; by the last one for ever."""
 
     def __init__(self, answers: Sequence[lies.Lie], foreign: str, session: str = "") -> None:
-        super().__init__()
+        super().__init__(Handler)
         self.plan, self.foreign, self.session = list(answers), foreign, session
         self.kill: Callable[[], None] = lambda: None
         """Called on a thread of this hub's, and waited for."""
         self.given: list[str] = []
         """The tokens of all sessions that were ever made here."""
         self._turn = 0
-        self._http.RequestHandlerClass = type("Handler", (Handler,), {"double": self})
 
     def next_answer(self) -> lies.Answer:
         with self._lock:
@@ -105,23 +104,12 @@ class Handler(binderhub_double.Handler):
         return super().do_POST()
 
 
-class Foreign:
+class Foreign(LittleHttp):
     """A hub that nobody registered: what reaches it is a fault."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self._http = binderhub_double.Server(("127.0.0.1", 0), type("Handler", (_Noting,), {"asked": self.asked}))
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
-
-    def __enter__(self) -> Foreign:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+        super().__init__(_Noting, asked=self.asked)
 
 
 class _Noting(BaseHTTPRequestHandler):

@@ -11,20 +11,21 @@ import json
 import re
 import secrets
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import httpx
 
+from tests.doubles.little_http import LittleHttp
+
 PREFIX = "/services/binder"
 LAUNCH_SECONDS = 120
 
 
-class Front:
+class Front(LittleHttp):
     """Listens until it is left; `hub_url` and `token` are told before anything is launched."""
 
     def __init__(self, homes: Path) -> None:
@@ -33,18 +34,7 @@ class Front:
         self.quota, self.refuses = 100, False
         self.builds: list[str] = []
         """The specs that launches were asked for."""
-        self._http = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"front": self}))
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
-
-    def __enter__(self) -> Front:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+        super().__init__(_Handler, front=self)
 
     def asked(self, verb: str, path: str, **more: Any) -> httpx.Response:
         """The hub's REST API, as its service."""
@@ -115,13 +105,6 @@ def _clone(repo: str, ref: str, home: Path) -> subprocess.CompletedProcess[str]:
     home.parent.mkdir(parents=True, exist_ok=True)
     command = 'git clone --quiet "$0" "$2" && git -C "$2" checkout --quiet "$1"'
     return subprocess.run(["sh", "-c", command, repo, ref, str(home)], capture_output=True, text=True, check=False)
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: object) -> None:
-        """Whoever asks may leave."""
 
 
 class _Handler(BaseHTTPRequestHandler):
