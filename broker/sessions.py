@@ -94,6 +94,18 @@ def entry(path: str) -> str:
     return "/lab/tree/" + urllib.parse.quote("/".join(clean))
 
 
+def below(root: str, path: str) -> str:
+    """This path of the session at `root`, which ends in a slash; the root where it would lead out of the session."""
+    there = root + path.lstrip("/")
+    return there if urllib.parse.urlsplit(there)[:2] == urllib.parse.urlsplit(root)[:2] else root
+
+
+def tokened(page: str, token: str) -> str:
+    """The same address with this token, before the fragment, which browsers keep to themselves."""
+    address, mark, fragment = page.partition("#")
+    return f"{address}{'&' if '?' in address else '?'}token={token}{mark}{fragment}"
+
+
 def inside(path: str) -> str:
     """This urlpath as a path of the session's own origin, whatever it was: it begins with exactly one slash and names
     no host, so joining it to the session's URL cannot lead elsewhere."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from broker import sessions
 from broker.forwarding import rows
@@ -28,11 +27,11 @@ class Entry:
     @property
     def with_token(self) -> str:
         """Where a browser is sent."""
-        return _tokened(self.page, self.token)
+        return sessions.tokened(self.page, self.token)
 
     def opening(self, path: str) -> str:
         """The same for another path of the session."""
-        return _tokened(_below(self.url, sessions.inside(f"/{path}")), self.token)
+        return sessions.tokened(sessions.below(self.url, sessions.inside(f"/{path}")), self.token)
 
 
 def entry(service: Service, launch: Launch) -> Entry | None:
@@ -43,17 +42,6 @@ def entry(service: Service, launch: Launch) -> Entry | None:
     found = rows.way_in(service, forward) if forward else None
     if found is None:
         return None
-    page = _below(found.url, sessions.entry(launch.path)) if launch.path else found.url
+    page = sessions.below(found.url, sessions.entry(launch.path)) if launch.path else found.url
     moved = rows.of_launch(service, launch.id)[0].peer != launch.backend
     return Entry(url=found.url, page=page, token=found.token, way_in=found, moved=moved)
-
-
-def _below(root: str, path: str) -> str:
-    """This path of the session, and nothing outside of it."""
-    there = root + path.lstrip("/")
-    return there if urlsplit(there)[:2] == urlsplit(root)[:2] else root
-
-
-def _tokened(page: str, token: str) -> str:
-    url, mark, fragment = page.partition("#")
-    return f"{url}{'&' if '?' in url else '?'}token={token}{mark}{fragment}"

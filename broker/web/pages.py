@@ -289,16 +289,13 @@ def enter(request: Request, at: deps.At, launch_id: str, key: str = "", seen: bo
     if there := entering.entry(at, found):
         if there.moved and not seen:
             return page(request, "leaving.html", {"launch": views.launch(at, found)})
-        return _sent(there.with_token)
+        return into(there.with_token)
     if found.state is not State.READY or found.stop_wanted:
         return RedirectResponse(f"/launches/{found.id}", status_code=SEE_OTHER)
-    # Before the fragment, which browsers keep to themselves.
-    url, mark, fragment = sessions.url(at, found).partition("#")
-    token = sessions.launch_token(at, found.id)
-    return _sent(f"{url}{'&' if '?' in url else '?'}token={token}{mark}{fragment}")
+    return into(sessions.tokened(sessions.url(at, found), sessions.launch_token(at, found.id)))
 
 
-def _sent(there: str) -> RedirectResponse:
+def into(there: str) -> RedirectResponse:
     """Into a session. Its token is in the address, which goes to nobody else and is kept nowhere."""
     answer = RedirectResponse(there, status_code=SEE_OTHER)
     answer.headers.update({"cache-control": "no-store", "referrer-policy": "no-referrer"})

@@ -307,13 +307,10 @@ def _page(
     }
     if "repo" in link.problems:
         return pages.page(request, "v2_wrong.html", context, status=400, headers=told["headers"])
-    closed = (
-        "That place is for people who are signed in. Sign in first, then choose it."
-        if choosing
-        else _closed(at, person)
-    )
+    shut = _closed(at, person)
+    closed = "That place is for people who are signed in. Sign in first, then choose it." if choosing else shut
     if closed:
-        context |= {"closed": closed, "visitors": "" if _closed(at, person) else _for_visitors(request)}
+        context |= {"closed": closed, "visitors": "" if shut else _for_visitors(request)}
         return pages.page(request, "v2_closed.html", context, status=401, headers=told["headers"])
     launch_id = tokens.read(at, token, spec=f"{link.prefix}/{link.spec}", origin=callers.origin(request)).launch_id
     context |= {
@@ -373,11 +370,11 @@ def progress(request: Request, at: deps.At, launch_id: str, mark: str) -> Respon
     """How far a launch is, for who has no JavaScript; into the session once it is ready."""
     found = _visited(at, launch_id, mark)
     if peer := entering.entry(at, found):
-        return _entering(peer.opening(opens(request.query_params)))
+        return pages.into(peer.opening(opens(request.query_params)))
     if found.state is State.READY and not found.stop_wanted:
         root = urljoin(sessions.url(at, found), "/")
         there = entered(root, opens(request.query_params), sessions.launch_token(at, found.id))
-        return _entering(there)
+        return pages.into(there)
     if found.state is State.WAITING:
         seats.follow(at, found.id)
     lines = views.newest_lines(at, found)
@@ -392,12 +389,6 @@ def progress(request: Request, at: deps.At, launch_id: str, mark: str) -> Respon
     return pages.page(request, "v2_progress.html", context)
 
 
-def _entering(there: str) -> RedirectResponse:
-    answer = RedirectResponse(there, status_code=pages.SEE_OTHER)
-    answer.headers.update({"cache-control": "no-store", "referrer-policy": "no-referrer"})
-    return answer
-
-
 @router.post("/visits/{launch_id}/{mark}/stop")
 def stop(at: deps.At, launch_id: str, mark: str) -> Response:
     """Want it stopped, and see it end."""
@@ -407,8 +398,4 @@ def stop(at: deps.At, launch_id: str, mark: str) -> Response:
 
 def entered(root: str, path: str, token: str) -> str:
     """This path of the session with its token, which goes nowhere else: what leads out of the session opens its root."""
-    there = root + sessions.inside(f"/{path}").lstrip("/")
-    if urlsplit(there)[:2] != urlsplit(root)[:2]:
-        there = root
-    url, mark, fragment = there.partition("#")
-    return f"{url}{'&' if '?' in url else '?'}token={token}{mark}{fragment}"
+    return sessions.tokened(sessions.below(root, sessions.inside(f"/{path}")), token)
