@@ -22,9 +22,8 @@ Item = tuple[str, tuple[str, ...]]
 NOW = float("-inf")  # sooner than any moment
 LOWEST = 9  # of Celery's priorities on Redis, whose highest is 0
 REPEATED_SECONDS = 10  # what the search of the table finds late is found again every second, and must not pile up
-FRESH_IN_A_ROW = (
-    3  # while looks are late: they are late because the processor is busy, and somebody waits for what is fresh
-)
+FRESH_IN_A_ROW = 3
+"""While looks are late: they are late because the processor is busy, and somebody waits for what is fresh."""
 
 
 class Queue(Protocol):

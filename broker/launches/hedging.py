@@ -56,10 +56,8 @@ def race(service: Service, launch: Launch, first: Order, second: Order) -> Next:
     for order, other in ((first, second), (second, first)):
         if order.server == "up":
             return _give_up(service, other, f"{order.offer['title']} is there first; the other machine is being ended.")
-    for order in (
-        first,
-        second,
-    ):  # before the second is asked for: a cloud that sells nothing may go on like that for hours
+    # Before the second is asked for: a cloud that sells nothing may go on like that for hours.
+    for order in (first, second):
         if trouble := looking.trouble(service, launch, order):
             return _give_up(service, order, f"{order.offer['title']} is given up: {trouble}")
     if second.instance is None:

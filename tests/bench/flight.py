@@ -33,9 +33,8 @@ from providers.fake import FakeCloud
 CLONE = Path(__file__).parent.parent.parent
 BOOT_SECONDS = 60
 TRIES = 20
-LATE_SECONDS = (
-    240  # what is not ready so long after the last boot, or not gone so long after the last stop, is not waited for
-)
+LATE_SECONDS = 240
+"""What is not ready so long after the last boot, or not gone so long after the last stop, is not waited for."""
 LOOK_SECONDS = 0.5  # between two looks for new orders
 SAY_SECONDS = 10
 PARKED = 4  # streams that an agent keeps ready
