@@ -65,6 +65,8 @@ class LocalFaults(Faults):
         for ready in until(lambda: list(self.home.glob("*/ready")), what="the agent stands in"):
             agent = psutil.Process(int(ready.with_name("pid").read_text()))
             agent.suspend()
+            # A stop that is only on its way loses to the end that follows it: the kernel takes the lower number first.
+            until(lambda agent=agent: agent.status() == psutil.STATUS_STOPPED, what="the agent stands still")
 
     def _unavailable(self, times):
         self._break(Place, "has_ended", times, _disk_is_ill)
