@@ -100,7 +100,7 @@ def test_its_session_answers_through_the_tunnel(real: Real, launches: Launches, 
     until(lambda: launches.state(launch) in ("ready", "stopped"), seconds=BOOT_SECONDS, what="it is ready")
     assert launches.state(launch) == "ready", launches.said(launch)[-3000:]
     page = launches.page
-    page.goto(f"{real.url}/launches/{launch}")
+    page.goto(f"{real.url}/launches/{launch}/open")
     page.wait_for_url(f"https://*.{SESSIONS}/**", timeout=60_000)
     told = page.locator("body").inner_text()
     page.goto("about:blank")
