@@ -54,7 +54,12 @@ PRICES = {"price_source": "the fake cloud's own list", "price_as_of": "2026-11-2
 
 
 KEY = Setting(name="key", title="Key", help="The key that the fake cloud was started with.", required=True, secret=True)
-UNTIL = Setting(name="until", title="Good until", help="When the credential ends, as 2026-11-21T09:00:00+00:00.")
+UNTIL = Setting(
+    name="until",
+    title="Good until",
+    help="When the credential ends, as 2026-11-21T09:00:00+00:00.",
+    pattern=r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S*",
+)
 KINDS = {
     kind.name: kind
     for kind in (
