@@ -28,7 +28,7 @@ class FakeFaults(Faults):
     quota, permission = "machines", "machines.create"
 
     def __init__(self, cloud: FakeCloud, provider: FakeProvider) -> None:
-        self.cloud, self.provider = cloud, provider
+        self.cloud, self.provider, self.patience = cloud, provider, provider._timeout
 
     def knows(self, fault, call):
         return call in KNOWN[CALLED_OTHERWISE.get(fault, fault)]
@@ -51,6 +51,7 @@ class FakeFaults(Faults):
 
     def clear(self):
         self.cloud.clear()
+        self.provider._timeout = self.patience
 
 
 class OverTheFakeCloud:

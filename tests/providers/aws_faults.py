@@ -39,7 +39,7 @@ class AwsFaults(Faults):
     permission = "ec2:RunInstances"
 
     def __init__(self, aws: AwsDouble, provider: AwsProvider) -> None:
-        self.aws, self.provider = aws, provider
+        self.aws, self.provider, self.patient = aws, provider, provider.place
 
     def knows(self, fault: str, call: str) -> bool:
         bought_alone = {"no_capacity", "quota", "duplicate", "half_created", "slow_boot", "hidden"}
@@ -70,4 +70,6 @@ class AwsFaults(Faults):
         self.aws.power_off(instance.id)
 
     def clear(self) -> None:
+        """With its patience back: whoever cleans up after the test may do so on a busy computer."""
         self.aws.clear()
+        self.provider.place = self.patient
