@@ -2,9 +2,9 @@
 
 All are run to their end, whichever fails, and the last lines say how each went. A suite without tests has failed.
 
-Several suites share the cores: two at a time, each with its words kept together, for much of a suite is waiting. The
-longest begin first, so that no lane has much left when the other is done. What measures time, or fills the cores by
-itself, runs alone at the end.
+Several suites share the cores, each with its words kept together, for much of a suite is waiting: for each core one, and
+one more. The longest begin first, so that no lane has much left when another is done. What measures time, or fills the
+cores by itself, runs alone at the end.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+import psutil
+
 from tests import servers
 from tests.doubles.machines import image as machines
 from tests.openstack_boot import guest
@@ -32,11 +34,13 @@ from tests.servers import docker, hub, keycloak, registry
 from tests.servers.openstack import bed as openstack
 from tests.servers.openstack import hypervisor
 
-LANES = min(2, os.cpu_count() or 1)  # more would have the tests wait for one another's cores
+LANES = min(3, (os.cpu_count() or 1) + 1)  # one more than cores: some of those that boot machines wait for minutes
 SHOWING = threading.Lock()
 CLONE = Path(__file__).resolve().parent.parent
 PYTEST = (sys.executable, "-m", "pytest", "--durations=5")
 CLOSING = re.compile(r"^=+ (.*\b(?:passed|failed|error|errors|skipped|deselected|no tests ran)\b.*) =+$")
+CULPRIT = re.compile(r"^((?:FAILED|ERROR) tests/\S.*?)(?: - .*)?$")
+CULPRITS_MOST = 20
 COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed)")
 
 Command = tuple[str, ...]
@@ -66,6 +70,9 @@ class Result:
     name: str
     seconds: float
     failed: tuple[str, ...] = ()
+    """The commands that did, with what became of them."""
+    culprits: tuple[str, ...] = ()
+    """The tests that did, each in a line."""
     closing: str = ""
     left_out: tuple[str, ...] = ()
 
@@ -105,30 +112,30 @@ def bench(options: Sequence[str]) -> list[Command]:
 
 
 SUITES = (
-    Suite(name="unit", about="linters, types, arrows, and every part by itself", minutes=50, usually=18, commands=unit,
+    Suite(name="unit", about="linters, types, arrows, and every part by itself", minutes=50, usually=15, commands=unit,
           needs=(servers.GIT, servers.POSTGRES, servers.REDIS, registry.NEED, servers.CLOUD_INIT)),
-    Suite(name="browser", about="a person in a real Chromium", minutes=20, usually=10, commands=tests_in("browser"),
+    Suite(name="browser", about="a person in a real Chromium", minutes=20, usually=9, commands=tests_in("browser"),
           needs=(servers.GIT, servers.CHROMIUM)),
     Suite(name="clients", about="BinderHub's own client and Thebe, as published, against a real broker", minutes=10,
           commands=tests_in("clients"), needs=(servers.GIT, servers.CHROMIUM, servers.NPM)),
     Suite(name="keycloak", about="signing in with a real Keycloak and a second provider", minutes=12,
-          usually=4, commands=tests_in("keycloak"), needs=(servers.GIT, servers.CHROMIUM, servers.NPM, keycloak.NEED)),
+          usually=3, commands=tests_in("keycloak"), needs=(servers.GIT, servers.CHROMIUM, servers.NPM, keycloak.NEED)),
     Suite(name="journeys", about="whole flows, embedded and on PostgreSQL, Redis and Celery", minutes=15,
-          usually=9, commands=tests_in("journeys"), needs=(servers.GIT, servers.POSTGRES, servers.REDIS)),
-    Suite(name="peers", about="hubs that lie (--schedules N --seed S), and three with a real JupyterHub", minutes=60, usually=6,
+          usually=7, commands=tests_in("journeys"), needs=(servers.GIT, servers.POSTGRES, servers.REDIS)),
+    Suite(name="peers", about="hubs that lie (--schedules N --seed S), and three with a real JupyterHub", minutes=60, usually=5,
           commands=tests_in("peers"), needs=(servers.GIT, hub.NEED)),
     Suite(name="docker", about="sessions in containers, on a real engine", minutes=20,
-          usually=7, commands=tests_in("docker"), needs=(servers.GIT, docker.NEED, registry.NEED), makes_devices=True),
+          usually=6, commands=tests_in("docker"), needs=(servers.GIT, docker.NEED, registry.NEED), makes_devices=True),
     Suite(name="contract", about="every promise of a provider, over each double; and that each broken copy is caught", minutes=8,
-          usually=3, commands=tests_in("contract"), needs=(servers.GIT,)),
+          usually=1, commands=tests_in("contract"), needs=(servers.GIT,)),
     Suite(name="aws", about="buying and ending on AWS, and the whole contract, over a double as strict as AWS", minutes=20,
-          usually=6, commands=tests_in("aws")),
+          usually=4, commands=tests_in("aws")),
     Suite(name="openstack", about="a real OpenStack: signing in, and the whole contract", minutes=20,
-          usually=7, commands=tests_in("openstack"), needs=(openstack.NEED,)),
+          usually=8, commands=tests_in("openstack"), needs=(openstack.NEED,)),
     Suite(name="crashes", about="SIGKILL of everything, everywhere (--schedules N --seed S)", minutes=60,
           commands=crashes, needs=(servers.GIT, servers.POSTGRES, openstack.NEED), alone=True),
     Suite(name="clouds", about="machines that boot: from a click to a cell's output to an empty cloud", minutes=25,
-          usually=8, commands=tests_in("clouds"),
+          usually=10, commands=tests_in("clouds"),
           needs=(servers.GIT, servers.CHROMIUM, machines.NEED, openstack.NEED), makes_devices=True),
     Suite(name="openstack-boot", about="an OpenStack whose machines boot: bought, emulated, entered, stopped, left alone",
           minutes=25, usually=8, commands=tests_in("openstack_boot"), makes_devices=True,
@@ -148,9 +155,9 @@ def main(arguments: list[str]) -> int:
         print(f"There is no suite {', '.join(unknown)}.\n\n{usage()}", file=sys.stderr)
         return 2
     chosen = [suite for suite in SUITES if suite.name in names or not names]
-    started = time.monotonic()
+    started, busy = time.monotonic(), Busy()
     results = run_all(chosen, options)
-    print(summary(results, time.monotonic() - started), flush=True)
+    print(summary(results, time.monotonic() - started, busy.share()), flush=True)
     return 0 if all(result.good for result in results) else 1
 
 
@@ -214,10 +221,11 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
 def run(suite: Suite, options: Sequence[str], missing: tuple[str, ...], out: TextIO) -> Result:
     print(f"\n{'─' * 4} {suite.name} {'─' * (100 - len(suite.name))}", file=out, flush=True)
     started = time.monotonic()
-    failed, closing = [], ""
+    failed, culprits, closing = [], list[str](), ""
     for command in suite.commands(options):
-        code, line = watch(command, out, deadline=started + suite.minutes * 60)
+        code, line, caught = watch(command, out, deadline=started + suite.minutes * 60)
         closing = line or closing
+        culprits += caught
         if code:
             failed.append(f"{shown(command)} ended with {code}{' (no tests found)' if code == 5 else ''}")
             print(failed[-1], file=out, flush=True)
@@ -225,15 +233,16 @@ def run(suite: Suite, options: Sequence[str], missing: tuple[str, ...], out: Tex
         name=suite.name,
         seconds=time.monotonic() - started,
         failed=tuple(failed),
+        culprits=tuple(culprits),
         closing=closing,
         left_out=missing,
     )
 
 
-def watch(command: Command, out: TextIO, *, deadline: float) -> tuple[int, str]:
-    """Run it, pass its words on, and return its exit code and pytest's closing line."""
+def watch(command: Command, out: TextIO, *, deadline: float) -> tuple[int, str, list[str]]:
+    """Run it, pass its words on, and return its exit code, pytest's closing line, and the tests that failed."""
     print(f"$ {shown(command)}", file=out, flush=True)
-    closing = ""
+    closing, culprits = "", []
     with subprocess.Popen(
         command, cwd=CLONE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process, ended_at(deadline, process):  # fmt: skip
@@ -241,7 +250,9 @@ def watch(command: Command, out: TextIO, *, deadline: float) -> tuple[int, str]:
             print(line, end="", file=out, flush=True)
             if match := CLOSING.match(line.rstrip()):
                 closing = match.group(1)
-    return process.returncode, closing
+            if match := CULPRIT.match(line.rstrip()):
+                culprits.append(match.group(1))
+    return process.returncode, closing, culprits
 
 
 @contextlib.contextmanager
@@ -266,14 +277,29 @@ def shown(command: Command) -> str:
     return " ".join(word for word in words if word != "-m")
 
 
-def summary(results: Sequence[Result], seconds: float) -> str:
+class Busy:
+    """How much of this computer's processors is used, by whomever, from now on."""
+
+    def __init__(self) -> None:
+        self._then = psutil.cpu_times()
+
+    def share(self) -> float:
+        spent = [now - then for now, then in zip(psutil.cpu_times(), self._then, strict=True)]
+        named = dict(zip(self._then._fields, spent, strict=True))
+        idle = named["idle"] + named.get("iowait", 0)
+        return 1 - idle / (sum(spent) or 1)
+
+
+def summary(results: Sequence[Result], seconds: float, busy: float) -> str:
     """A line a suite, what went wrong, and a last line that a machine can read."""
     lines = [f"{'ok    ' if result.good else 'FAILED'} {result.name:14} {result.seconds:7.1f} s  {result.closing}"
              for result in results]  # fmt: skip
     for result in results:
-        lines += [f"       {result.name}: {why}" for why in result.failed]
+        lines += [f"       {result.name}: {why}" for why in (*result.failed, *result.culprits[:CULPRITS_MOST])]
         lines += [f"       {result.name}: left out what needs {title}, which is not here" for title in result.left_out]
-    return "\n".join(["", "─" * 106, *lines, f"{seconds:.0f} s in all", "", tally(results)])
+    return "\n".join(
+        ["", "─" * 106, *lines, f"{seconds:.0f} s in all, the processors busy for {busy:.0%} of it", "", tally(results)]
+    )
 
 
 def tally(results: Sequence[Result]) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import threading
+import time
 
-from tests.suites import LANES, Result, Suite, in_lanes, next_beside
+from tests.suites import LANES, Result, Suite, in_lanes, next_beside, summary, watch
 
 
 def suite(name: str, usually: int, *, makes_devices: bool = False) -> Suite:
@@ -48,3 +51,13 @@ def test_each_is_run_once_and_never_more_at_a_time_than_there_are_lanes():
     assert sorted(result.name for result in done) == ["long", "one", "other", "short"]
     assert max(map(len, beside)) <= LANES
     assert not any({"one", "other"} <= names for names in beside)
+
+
+def test_the_tests_that_failed_are_named_at_the_end_where_a_shortened_record_still_has_them():
+    lines = ["FAILED tests/a.py::test_it[x y] - assert 1 == 2", "ERROR tests/b.py::TestIt::test_that", "FAILED to say"]
+    program = (sys.executable, "-c", f"print({chr(10).join(lines)!r})")
+    code, _, culprits = watch(program, io.StringIO(), deadline=time.monotonic() + 60)
+    assert code == 0
+    assert culprits == ["FAILED tests/a.py::test_it[x y]", "ERROR tests/b.py::TestIt::test_that"]
+    said = summary([Result(name="a", seconds=1, failed=("pytest ended with 1",), culprits=tuple(culprits))], 1, 0.5)
+    assert "ERROR tests/b.py::TestIt::test_that" in said
