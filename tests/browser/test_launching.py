@@ -130,31 +130,6 @@ def test_the_second_time_nothing_is_asked_and_nothing_is_built(person: Person, r
     expect(page.get_by_text("already built", exact=False).first).to_be_visible()
 
 
-def test_a_whole_launch_by_keyboard(person: Person, repos: Repos) -> None:
-    (url, make), page = repos, person.page
-    make("o/app", PLAIN_APP)
-    page.goto(person.home)
-    page.keyboard.press("Tab")
-    if page.locator(":focus").get_attribute("href") == "#main":  # where the field is not focused at once
-        page.keyboard.press("Enter")
-    tab_to(page, "the repository", lambda: page.locator(":focus").get_attribute("name") == "repo")
-    page.keyboard.type(f"{url}/o/app")
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("button", name="Run it")).to_be_visible()
-    tab_to(page, "Run it", lambda: page.locator(":focus").inner_text() == "Run it")
-    page.keyboard.press("Enter")
-    page.wait_for_url(re.compile(r"^http://\w+\.localhost"), timeout=BUILD_MS)
-    expect(page.locator("body")).to_contain_text("hello from /")
-
-
-def tab_to(page: Page, what: str, there: Callable[[], bool]) -> None:
-    for _ in range(40):
-        if page.locator(":focus").count() and there():
-            return
-        page.keyboard.press("Tab")
-    raise AssertionError(f"the keyboard does not get to {what}")
-
-
 def test_on_a_phone_nothing_sticks_out(person_at: Callable[..., Person], repos: Repos, gate: Path) -> None:
     url, make = repos
     make("o/a-repository-with-a-rather-long-name-indeed", {"postBuild": held_by(gate), **PLAIN_APP})
