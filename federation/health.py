@@ -84,7 +84,9 @@ def observed(before: Standing, seen: Seen, now: dt.datetime) -> Standing:
     """The standing after this look."""
     after = _well(before, now) if seen.ok else _badly(before, seen.why, now)
     if seen.ok:
+        turned_away = before.full_until is not None and now < before.full_until
         after = replace(after, total=seen.total, quota=seen.quota, full=_is_full(before, seen))
+        after = replace(after, why=before.why if turned_away else after.why)
     return replace(after, seen_at=now)
 
 

@@ -37,6 +37,12 @@ class Peer:
         """Where its BinderHub answers, without a slash at the end."""
         return self.binder_url or self.url
 
+    @property
+    def service(self) -> str:
+        """What its JupyterHub calls its BinderHub, where that is one of the hub's services; else empty."""
+        below = self.binder.removeprefix(f"{self.url}/services/")
+        return "" if below == self.binder or "/" in below else below
+
     def owns(self, url: str) -> bool:
         """Whether this address is on one of its origins, may carry a token, and names nobody before an `@`."""
         found = _split(url)

@@ -127,7 +127,8 @@ def _over(service: Service, session: orm.Session, held: tuple[Launch, Forward], 
     """This try has come to nothing, which is said; the next step looks on."""
     launch, forward = held
     _say(service, session, launch, message)
-    if rows.may_run_on(forward):
+    # A BinderHub says that it found the image before it looks for room: who was turned away has nothing there.
+    if outcome != refusals.Full.reason and rows.may_run_on(forward):
         _say(service, session, launch, rows.RUNS_ON)
     rows.close(service, session, launch, forward, outcome)
     launches.nudge(service, session, launch)

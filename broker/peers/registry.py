@@ -111,7 +111,8 @@ def looked(service: Service, name: str, hub: binderhub.Hub) -> None:
         if hub.seen.ok:
             row.versions, row.providers = dict(hub.versions), list(hub.providers) or row.providers
     if before.up is not after.up:
-        log.warning("peer_stands", peer=name, up=after.up, why=after.why)
+        say = log.info if after.up else log.warning
+        say("peer_stands", peer=name, up=after.up, why=after.why)
 
 
 def experienced(service: Service, session: orm.Session, name: str, refusal: refusals.PeerError | None) -> None:

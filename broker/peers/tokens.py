@@ -23,7 +23,7 @@ TOKEN = base.Kind(
         base.Setting(
             name="token",
             title="Token",
-            help="A JupyterHub API token of yours, with the scopes servers!user and access:servers!user, and an end.",
+            help="A JupyterHub API token of yours, with the scopes that are named above, and an end.",
             required=True,
             secret=True,
             pattern="[!-~]{8,}",
@@ -34,6 +34,9 @@ SCOPES = {
     "servers": "to start your server there, look at it and end it",
     "access:servers": "to open what runs there",
 }
+"""Of this person's own, by their names without `!user`."""
+ENTER = "access:services"
+"""A BinderHub that is a service of its hub lets nobody launch whose token may not enter it."""
 COME_ALONG = ("start:servers", "delete:servers")
 """What JupyterHub adds by itself to those; and it shows what it also adds as `read:…`."""
 SECONDS = 20.0
@@ -71,7 +74,7 @@ def guide(service: Service, person: people.Person, name: str, kind: str) -> base
             "Nothing is started there before you choose it as a place to run.",
         ),
         steps=(
-            f"Open {page} and ask for a token with the scopes servers!user and access:servers!user that expires in some months.",
+            f"Open {page} and ask for a token with the scopes {' and '.join(_scopes(peer))} that expires in some months.",
             "Copy it into the field below. It is sealed at once, and never shown again.",
         ),
         link=page,
@@ -92,7 +95,7 @@ def check(service: Service, person: people.Person, connection_id: str) -> Connec
     try:
         secret = connections.opened(service, found)
         who, scopes = _asked(peer, secret)
-        findings = _findings(who, scopes)
+        findings = _findings(peer, who, scopes)
         lacking = [each.name for each in findings if each.works is False]
         trouble = f"The token may not do what is needed: {', '.join(lacking)}. Make one that may." if lacking else ""
         told |= {"who": who, "works": not lacking, "findings": connections.told(findings), "trouble": trouble}
@@ -129,23 +132,29 @@ def _asked(peer: Peer, token: str) -> tuple[str, list[str]]:
         ) from None
 
 
-def _findings(who: str, scopes: list[str]) -> list[base.Permission]:
+def _scopes(peer: Peer) -> dict[str, str]:
+    """What a token for this peer has to be asked for with, each with what for."""
+    own = {f"{name}!user": why for name, why in SCOPES.items()}
+    return own | ({f"{ENTER}!service={peer.service}": "to ask its BinderHub for a launch"} if peer.service else {})
+
+
+def _findings(peer: Peer, who: str, scopes: list[str]) -> list[base.Permission]:
     """Scope by scope what is there; those that are not needed are said, as are those that reach further than this person."""
-    names = {scope.partition("!")[0] for scope in scopes}
+    needed = _scopes(peer)
     own = (f"!user={who}", f"!server={who}/")
     fine = [scope for scope in scopes if "!" in scope and scope[scope.index("!") :].startswith(own)]
     fine = [scope for scope in fine if scope.startswith("read:") or scope.partition("!")[0] in (*SCOPES, *COME_ALONG)]
     found = [
         base.Permission(
-            name=f"{name}!user",
+            name=name,
             purpose=base.Purpose.LAUNCH,
             why=why,
-            works=name in names,
-            fix=f"Make a token with the scopes {', '.join(f'{each}!user' for each in SCOPES)}.",
+            works=_holds(scopes, name),
+            fix=f"Make a token with the scopes {', '.join(needed)}.",
         )
-        for name, why in SCOPES.items()
+        for name, why in needed.items()
     ]
-    extra = sorted(set(scopes) - set(fine))
+    extra = sorted(set(scopes) - set(fine) - set(needed))
     if extra:
         found.append(
             base.Permission(
@@ -157,3 +166,10 @@ def _findings(who: str, scopes: list[str]) -> list[base.Permission]:
             )
         )
     return found
+
+
+def _holds(scopes: list[str], wanted: str) -> bool:
+    """Whether one of them is this, or reaches further. A person's own scopes come with the person's name in them."""
+    name, _, limit = wanted.partition("!")
+    same = [scope.partition("!")[2] for scope in scopes if scope.partition("!")[0] == name]
+    return bool(same) if limit == "user" else "" in same or limit in same

@@ -161,6 +161,13 @@ def test_what_was_cut_while_it_was_started_may_run_on_and_that_is_said(bench: Be
     assert rows.RUNS_ON in bench.said(launch)
 
 
+def test_who_is_turned_away_once_the_image_was_found_has_nothing_there(bench: Bench, hub: BinderHubDouble) -> None:
+    hub.lines = [{"phase": "built", "message": "Found built image, launching...\n"}, *FULL]
+    launch = taken(bench, request(bench))
+    assert tries(bench, launch) == [("first", "full"), ("second", "")]
+    assert rows.RUNS_ON not in bench.said(launch)
+
+
 def test_where_none_is_left_it_fails_with_what_the_last_one_said(
     bench: Bench, hub: BinderHubDouble, other: BinderHubDouble
 ) -> None:

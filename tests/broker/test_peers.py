@@ -58,6 +58,26 @@ def test_what_lacks_and_what_is_too_much_is_said(
     assert said in found.trouble + str([row["name"] for row in found.findings])
 
 
+@pytest.mark.parametrize(
+    ("scopes", "works"),
+    [
+        (["servers!user", "access:servers!user"], False),
+        (["servers!user", "access:servers!user", "access:services!service=notes"], False),
+        (["servers!user", "access:servers!user", "access:services!service=binder"], True),
+        (["servers!user", "access:servers!user", "access:services"], True),
+    ],
+)
+def test_a_binderhub_that_is_a_service_of_its_hub_has_to_be_entered_too(
+    make_bench: Callable[..., Bench], hub: HubDouble, scopes: list[str], works: bool
+) -> None:
+    at = make_bench(peers=[{"name": "physics", "url": hub.url, "binder_url": f"{hub.url}/services/binder"}]).at
+    assert "access:services!service=binder" in peers.guide(at, ADA, "physics", "token").steps[0]
+    hub.scopes[TOKEN] = scopes
+    found = peers.check(at, ADA, connect(at).id)
+    assert found.works is works
+    assert ("access:services!service=binder" in found.trouble) is not works
+
+
 def test_a_token_that_is_not_taken_and_a_hub_that_is_none_are_said(at: services.Service, hub: HubDouble) -> None:
     connection = connect(at)
     hub.scopes.clear()

@@ -157,6 +157,13 @@ def test_every_other_end_has_its_reason(hub: BinderHubDouble, lines: list[Any], 
     assert str(failed.value).endswith((".", "!", "x", "Forbidden", "error"))
 
 
+def test_a_command_that_failed_is_not_what_a_person_reads(hub: BinderHubDouble) -> None:
+    said = "Error during build: Command '['docker', 'buildx',\n '/tmp/x']' returned non-zero exit status 1."
+    hub.lines = [*BUILT[:3], {"phase": "failed", "message": said}]
+    with pytest.raises(errors.BuildFailed, match="the lines before this say why"):
+        heard(hub)
+
+
 def test_who_is_asked_to_come_later_knows_when(hub: BinderHubDouble) -> None:
     hub.lines = [{"phase": "failed", "message": "Rate limit exceeded. Try again in 3600 seconds.", "status_code": 429}]
     with pytest.raises(errors.Full) as failed:

@@ -71,6 +71,8 @@ def test_a_quota_of_nothing_is_how_members_drain() -> None:
 def test_what_launches_met_there_counts_whatever_it_says_of_itself() -> None:
     full = health.experienced(after(WELL), "full", "Too many users", NOW)
     assert (at(full, minutes=0.5), at(full, minutes=2)) == (Condition.FULL, Condition.OPEN)
+    assert after(WELL, standing=full).why == "Too many users", "a good look does not make room"
+    assert after(WELL, standing=full, since=NOW + dt.timedelta(minutes=2)).why == ""
     seldom = health.experienced(after(WELL), "full", "Rate limit", NOW, seconds=3600)
     assert (at(seldom, minutes=59), at(seldom, minutes=61)) == (Condition.FULL, Condition.OPEN)
     liar = health.experienced(after(WELL), "not_believed", "It sends people elsewhere.", NOW)
