@@ -236,6 +236,7 @@ class Agent:
         self.programs = []
         self.server = None
         self.tunnel = None
+        self.packer = None
         self.failed_at = None
         self.willed = False
         self.tasks = set()
@@ -306,6 +307,7 @@ class Agent:
             return
         self.spawn(self._report())
         self.tunnel = Tunnel(self.boot.broker, self.session["id"], self.session["secret"], self._connect)
+        self.tunnel.pack = self._pack
         self.spawn(self._keep_tunnel())
         command = await self._build()
         if command and not self.spec.get("build_only"):
@@ -466,6 +468,33 @@ class Agent:
         if self.server is None:
             raise ConnectionRefusedError("there is no server yet")
         return await self.server.connect(factory)
+
+    async def _pack(self, factory):
+        """Where a stream goes that was taken for the session's files: to a program that packs them, as long as it is read.
+
+        There is one at a time: whoever asks later takes the place of who asked before. Raises OSError.
+        """
+        if self.server is None:
+            raise ConnectionRefusedError("there is no server yet")
+        if self.packer:
+            self.packer.kill()
+            await self.packer.exited.wait()
+        ours, its = socket.socketpair()
+        try:
+            told = {"home": self.boot.work, "engine": self.boot.engine, "order": self.boot.order}
+            command, given = self.boot.builder + ["--archive"], json.dumps(told).encode()
+            self.packer = self.start(command, dict(os.environ), self.boot.work, its, Lines(say).feed, given)
+            self.spawn(self._forget(self.packer))
+            return await asyncio.get_running_loop().create_connection(factory, sock=ours)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            its.close()
+
+    async def _forget(self, program):
+        await program.end()
+        self.programs.remove(program)
 
     # The end
 
@@ -709,7 +738,10 @@ class Lines:
 
 
 class Program:
-    """A program in a session of its own, whose output arrives as bytes on callbacks, and whose end is an event."""
+    """A program in a session of its own, whose output arrives as bytes on callbacks, and whose end is an event.
+
+    `out` may be a socket, which then is its output.
+    """
 
     def __init__(self, argv, env, cwd, *, out, err, prepare, given=b""):
         self._loop = asyncio.get_running_loop()
@@ -718,7 +750,7 @@ class Program:
             env=env,
             cwd=cwd,
             stdin=subprocess.PIPE if given else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.PIPE if callable(out) else out,
             stderr=subprocess.PIPE if err else subprocess.STDOUT,
             start_new_session=True,
             preexec_fn=prepare,  # noqa: PLW1509 -- this process has no threads that hold locks
@@ -731,7 +763,8 @@ class Program:
         self.exited = asyncio.Event()
         self.drained = asyncio.Event()
         self._open = 0
-        self._attach(self._process.stdout, out)
+        if callable(out):
+            self._attach(self._process.stdout, out)
         if err:
             self._attach(self._process.stderr, err)
 
@@ -1334,6 +1367,7 @@ async def read_body(reader, status, headers):
 
 
 PING, TAKEN, REFUSED = b"\x00", b"\x01", b"\x02"
+PACKED = b"\x03"  # taken, for the session's files
 
 
 class Tunnel:
@@ -1346,6 +1380,7 @@ class Tunnel:
     `connect` is the path of a unix socket, a (host, port), or a coroutine function that is given a protocol factory
     and returns (transport, protocol) or raises OSError. `run` redials for ever, also while the broker restarts; it
     returns only when the broker answers 403: the session is revoked, and streams that were taken are cut as well.
+    `pack` may be set to a coroutine function like `connect`, for streams that are taken for the session's files.
     `parked` streams are kept ready; while many are being taken it parks more, up to 64. `last_byte` is the wall-clock
     time of the last byte from the broker's side.
     """
@@ -1355,6 +1390,7 @@ class Tunnel:
         self.session = session
         self.secret = secret
         self.connect = connector(connect)
+        self.pack = None
         self.last_byte = 0.0
         self.framed = False  # whether the streams are in WebSocket frames; flips where the other way does not work
         self._least = parked
@@ -1487,6 +1523,7 @@ class Stream(asyncio.Protocol):
         self._take = self._answer
         self._task = None
         self._pair = None
+        self._connect = None
 
     def begin(self):
         """Dial; whatever comes of it is told to the tunnel."""
@@ -1582,7 +1619,8 @@ class Stream(asyncio.Protocol):
             self._send(PING * (len(data) - len(rest)))
         if not rest:
             return
-        if rest[:1] != TAKEN:
+        self._connect = {TAKEN: self.tunnel.connect, PACKED: self.tunnel.pack}.get(rest[:1])
+        if self._connect is None:
             self.transport.abort()
             return
         self.parked = False
@@ -1621,10 +1659,10 @@ class Stream(asyncio.Protocol):
             self._take = take
 
     async def _join(self):
-        """Connect to the server, say so, and splice."""
+        """Connect to what it was taken for, say so, and splice."""
         side = ServerSide(self)
         try:
-            await self.tunnel.connect(lambda: side)
+            await self._connect(lambda: side)
         except OSError:
             self._send(REFUSED)
             self.transport.close()

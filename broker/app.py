@@ -24,6 +24,7 @@ from broker.web import (
     connect,
     cors,
     deps,
+    downloads,
     figures,
     health,
     hub,
@@ -61,10 +62,11 @@ def create(service: Service) -> FastAPI:
     app.state.checks = connect.checks(service.settings)
     app.state.link_looks = builder.looks(service.settings)
     app.state.looks = running.looks(service.settings)
+    app.state.downloads = set()
     app.state.health, app.state.figures = health.Health(service), figures.Figures(service)
     app.add_middleware(cors.Cors, allow_origin=service.settings.cors_allow_origin)
     app.add_middleware(deps.Guard, hosts=hosts(service.settings), chosen=service.settings)
-    own = (api.router, places.router, running.api, connect.api, me.router, issuer.router)
+    own = (api.router, places.router, running.api, downloads.api, connect.api, me.router, issuer.router)
     for routes in (*own, agent.router, binder.router, hub.router):
         app.include_router(routes)
     hub.answered(app.router, "/metrics", response_class=PlainTextResponse)(metrics)
@@ -73,6 +75,7 @@ def create(service: Service) -> FastAPI:
         app.include_router(login.router)
         app.include_router(pages.router)
         app.include_router(running.router)
+        app.include_router(downloads.router)
         app.include_router(connect.router)
         app.include_router(account.router)
         app.include_router(v2.router)

@@ -14,6 +14,11 @@ BrokerError
 ├── NotFound                no such launch, or not yours
 ├── NameTaken               the name runs with other parameters
 ├── CannotExtend            a session cannot last that much longer
+├── CannotDownload          a session's files cannot be had
+│   ├── DownloadTooLarge    they are more than may be downloaded at once
+│   ├── DownloadUnderWay    they are being downloaded already
+│   ├── FilesGone           the session has ended
+│   └── OutOfReach          its computer does not answer
 ├── TooOften                one person asks too often
 ├── RepoQuota               too many sessions of this repository run
 ├── LaunchFailed            a step cannot go on; ends this launch
@@ -124,6 +129,36 @@ class CannotExtend(BrokerError):
     """This session cannot be extended. Save your work, and launch it again."""
 
     status_code, reason = 409, "cannot_extend"
+
+
+class CannotDownload(BrokerError):
+    """The files of this session cannot be downloaded from here."""
+
+    status_code, reason = 409, "cannot_download"
+
+
+class DownloadTooLarge(CannotDownload):
+    """The files of this session are more than can be downloaded at once. Download folders one by one, from inside the session."""
+
+    status_code, reason = 413, "download_too_large"
+
+
+class DownloadUnderWay(CannotDownload):
+    """The files of this session are being downloaded already. Wait for that, or cancel it in the browser that does it."""
+
+    status_code, reason = 429, "download_under_way"
+
+
+class FilesGone(CannotDownload):
+    """This session has ended, and its files went with it: nothing can be downloaded any more. You can launch it again."""
+
+    status_code, reason = 410, "files_gone"
+
+
+class OutOfReach(CannotDownload):
+    """The computer of this session does not answer right now. Try again in a moment."""
+
+    status_code, reason = 503, "out_of_reach"
 
 
 class TooOften(BrokerError):

@@ -365,6 +365,8 @@ class Settings(BaseSettings):
     """Limit for one look-up of a reference."""
     clone_megabytes: int = 4096
     """A repository that brings more than this is refused."""
+    download_megabytes: int = 10_000
+    """Files of a session that are more than this, before they are packed, cannot be downloaded as one archive."""
     resolve_cache_seconds: float = 20
     """A reference looked up less than this ago is not asked for again."""
     hosts: Mapping[str, HostSetting] = {}

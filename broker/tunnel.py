@@ -25,6 +25,7 @@ GONE_SECONDS = 10.0  # an agent redials within 5 s; longer than that without any
 STREAM_LIMIT = 512  # streams of one session, so that one agent cannot use up our descriptors
 PROTOCOL = b"anybinder-tunnel"
 PING, TAKEN, FAILED = b"\x00", b"\x01", b"\x02"
+PACKED = b"\x03"
 
 _WEBSOCKET_KEY = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455
 
@@ -72,11 +73,11 @@ class Stream(asyncio.Protocol):
         self.pinged_at = now
         self.transport.write(PING)
 
-    def take(self, taker: Any, first: bytes) -> None:
+    def take(self, taker: Any, first: bytes, *, what: bytes = TAKEN) -> None:
         """From now on this stream is the taker's, an asyncio protocol: `connection_made` once the server is reached,
-        `connection_lost` if not. `first` goes out with the request for it."""
+        `connection_lost` if not. `first` goes out with the request for it. `what`: PACKED for the session's files."""
         self._taker = taker
-        self.transport.write(TAKEN + first)
+        self.transport.write(what + first)
 
     def ended(self) -> None:
         """Takers call this from their `connection_lost`."""

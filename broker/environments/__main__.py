@@ -5,6 +5,7 @@ python -I broker/environments SPEC.json           builds, and says how to serve;
 python -I broker/environments --serve RUN.json    is a container's server, for as long as it lives
 python -I broker/environments --image ORDER.json  is repo2docker, for one build
 python -I broker/environments --sweep             removes the containers of the order that standard input names
+python -I broker/environments --archive           packs the working folder of the session that standard input names
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ def main(arguments: list[str]) -> int:
         return serve(Path(arguments[1]))
     if arguments[0] == "--sweep":
         return sweep()
+    if arguments[0] == "--archive":
+        return archive()
     if arguments[0] == "--image":
         return image(Path(arguments[1]))
     spec = json.loads(Path(arguments[0]).read_text())
@@ -73,6 +76,12 @@ def sweep() -> int:
     from broker.environments import serving
 
     return serving.sweep(json.load(sys.stdin))
+
+
+def archive() -> int:
+    from broker.environments import archiving
+
+    return archiving.serve(json.load(sys.stdin))
 
 
 if __name__ == "__main__":

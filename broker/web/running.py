@@ -133,6 +133,7 @@ def _thing(at: Service, thing: reaper.Finding, launch: Launch | None) -> dict[st
         "launch": thing.launch if launch else None,
         "name": launch.name if launch else "",
         "may_stop": launch is not None and launch.state is not State.STOPPED and not launch.stop_wanted,
+        "may_download": launch is not None and launch.state is State.READY and not launch.stop_wanted,
         "verdict": thing.verdict,
         "fate": FATES[thing.verdict],
         "ends_at": thing.ends_at.isoformat() if thing.ends_at else None,

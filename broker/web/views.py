@@ -259,6 +259,24 @@ def extensions(service: Service, found: Launch) -> list[tuple[str, str]]:
     return [*said, *longest]
 
 
+SOON, UNUSED_SOON = dt.timedelta(minutes=15), dt.timedelta(minutes=5)
+"""How long before its end a page speaks of it; and where it ends because nobody uses it, which typing puts off."""
+
+
+def ends_soon(service: Service, found: Launch) -> dict[str, Any] | None:
+    """When a running session ends, where that is soon, and whether using it keeps it."""
+    if situation(found) != "ready":
+        return None
+    now = service.now()
+    used_at = found.last_activity_at or found.ready_at or now
+    unused = dt.timedelta(minutes=found.idle_minutes)
+    if found.deadline_at - now < SOON:
+        return {"at": found.deadline_at.isoformat(), "unused": False}
+    if used_at + unused - now < min(UNUSED_SOON, unused / 3) and found.state is State.READY:
+        return {"at": (used_at + unused).isoformat(), "unused": True}
+    return None
+
+
 def newest_lines(service: Service, found: Launch) -> list[dict[str, Any]]:
     """The end of the log, as much of it as a page holds."""
     return events.read(service, found.id, max(0, found.events - LINES_MOST), LINES_MOST)
@@ -272,6 +290,7 @@ def launch(service: Service, found: Launch, lines: list[dict[str, Any]] | None =
         "stop_wanted": found.stop_wanted,
         "where": f"your server at {_title(service, found.backend)}" if found.offer else _title(service, found.backend),
         "paying": paying(service, found),
+        "ends_soon": ends_soon(service, found),
     }
     if lines is None:
         return shown

@@ -28,6 +28,7 @@ OPERATIONS = (
     ("GET", "/api/launches/{launch_id}/events"),
     ("GET", "/api/launches/{launch_id}/console"),
     ("GET", "/api/launches/{launch_id}/phases"),
+    ("GET", "/api/launches/{launch_id}/archive"),
     ("GET", "/api/resolve"),
     ("GET", "/api/backends"),
     ("GET", "/api/places"),

@@ -14,6 +14,7 @@ remember();
 log.parentElement.addEventListener("toggle", toEnd);
 log.addEventListener("scroll", () => (following = log.scrollTop + log.clientHeight >= log.scrollHeight - 8));
 if (location.hash === "#log") log.parentElement.open = true;
+if (location.hash === "#keep") document.getElementById("keep")?.setAttribute("open", "");
 new ResizeObserver(toEnd).observe(log);
 toEnd();
 offerNotice();
@@ -147,11 +148,14 @@ async function refresh() {
 
 function show(fresh) {
   const { situation: now, over } = fresh.getElementById("launch").dataset;
+  const endsSoon = document.getElementById("soon") !== null;
   page.dataset.over = over;
   replace("steps", fresh);
   replace("panel", fresh);
   offerCopies();
   offerNotice();
+  const soon = document.getElementById("soon");
+  if (soon && !endsSoon) said.textContent = soon.textContent;
   if (now === page.dataset.situation) return;
   page.dataset.situation = now;
   if (now === "ready") return watching ? enter() : void attend(); // the page may know before the stream has said so

@@ -51,9 +51,10 @@ export async function pageNow() {
   }
 }
 
-// Put the part with this id in place, keeping the focus where it was.
+// Put the part with this id in place, keeping the focus where it was, and open what was opened.
 export function replace(id, fresh) {
   const old = document.getElementById(id), next = fresh.getElementById(id);
+  for (const one of old?.querySelectorAll("details[id][open]") || []) fresh.getElementById(one.id)?.setAttribute("open", "");
   if (!old || !next || old.isEqualNode(next)) return;
   const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
   old.replaceWith(document.importNode(next, true));
