@@ -20,6 +20,7 @@ from fnmatch import fnmatchcase
 
 from broker import errors
 from broker.people import Person
+from providers.sentences import listed, say
 
 RULE = re.compile(r"signed in|local|(group|entitlement|affiliation|provider) (\S.*)")
 
@@ -44,8 +45,11 @@ def refusal(rules: Sequence[str], person: Person) -> str | None:
     if admits(rules, person):
         return None
     if person.anonymous:
-        return "Only people who are signed in may run things there."
-    return f"It is open to others: {' or '.join(rules) or 'nobody'}. Ask whoever runs this broker to let you in."
+        return say("Only people who are signed in may run things there.")
+    return say(
+        "It is open to others: %(rules)s. Ask whoever runs this broker to let you in.",
+        rules=listed(rules, " or ") if rules else say("nobody"),
+    )
 
 
 def require_recent(
@@ -60,15 +64,30 @@ def require_recent(
     since = person.signed_in_at
     if minutes is not None and (since is None or now - since > dt.timedelta(minutes=minutes)):
         raise errors.SignInAgain(
-            f"{title} asks for a sign-in that is not older than {minutes:g} minutes. Sign in again, then repeat this: "
-            f"{'with a new token.' if person.token else 'nothing is lost.'}",
+            say(
+                "%(place)s asks for a sign-in that is not older than %(minutes)s minutes. Sign in again, then repeat this: "
+                "with a new token.",
+                place=title,
+                minutes=float(minutes),
+            )
+            if person.token
+            else say(
+                "%(place)s asks for a sign-in that is not older than %(minutes)s minutes. Sign in again, then repeat this: "
+                "nothing is lost.",
+                place=title,
+                minutes=float(minutes),
+            ),
             max_age=int(minutes * 60),
             level=level,
         )
     if level and person.level not in level.split():
         raise errors.SignInAgain(
-            f"{title} asks for a stronger sign-in than yours ({' or '.join(level.split())}). Sign in again in that way, then "
-            "repeat this: nothing is lost.",
+            say(
+                "%(place)s asks for a stronger sign-in than yours (%(levels)s). Sign in again in that way, then repeat this: "
+                "nothing is lost.",
+                place=title,
+                levels=" or ".join(level.split()),
+            ),
             level=level,
         )
 

@@ -11,11 +11,12 @@ import sqlalchemy as sa
 from broker import crypto, errors, people
 from broker.models import ApiToken
 from broker.service import Service
+from providers.sentences import say
 
 PREFIX = "abt_"  # so that scanners of secrets find one that was published
 SCOPES = {
-    "read": "see your launches and where you can run things",
-    "launch": "launch, stop, and enter sessions as you",
+    "read": say("see your launches and where you can run things"),
+    "launch": say("launch, stop, and enter sessions as you"),
 }
 USED_EVERY = dt.timedelta(minutes=1)  # how exactly it is known when a token was last used
 
@@ -27,10 +28,10 @@ def create(
     if person.anonymous:
         raise errors.NotSignedIn
     if not scopes or not set(scopes) <= SCOPES.keys():
-        raise errors.BadRequest(f"A token may do one or more of: {', '.join(SCOPES)}.")
+        raise errors.BadRequest(say("A token may do one or more of: %(scopes)s.", scopes=", ".join(SCOPES)))
     longest = service.settings.token_days
     if days is not None and not 0 < days <= longest:
-        raise errors.BadRequest(f"A token lives at most {longest:g} days here.")
+        raise errors.BadRequest(say("A token lives at most %(days)s days here.", days=longest))
     now, text = service.now(), PREFIX + crypto.new_secret()
     fresh = ApiToken(
         id=crypto.new_id(12),

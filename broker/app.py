@@ -30,6 +30,7 @@ from broker.web import (
     hub,
     instead,
     issuer,
+    language,
     login,
     me,
     oembed,
@@ -41,6 +42,7 @@ from broker.web import (
     v2,
 )
 from providers import errors as clouds
+from providers.sentences import say
 
 log = structlog.get_logger(__name__)
 CLOUD_STATUS = 502  # a cloud refused: the fault is neither the person's nor ours
@@ -65,6 +67,7 @@ def create(service: Service) -> FastAPI:
     app.state.downloads = set()
     app.state.health, app.state.figures = health.Health(service), figures.Figures(service)
     app.add_middleware(cors.Cors, allow_origin=service.settings.cors_allow_origin)
+    app.add_middleware(language.Languages, chosen=service.settings)
     app.add_middleware(deps.Guard, hosts=hosts(service.settings), chosen=service.settings)
     own = (api.router, places.router, running.api, downloads.api, connect.api, me.router, issuer.router)
     for routes in (*own, agent.router, binder.router, hub.router):
@@ -118,7 +121,7 @@ def _answer(request: Request, status: int, sentence: str, reason: str) -> Respon
     shown = not deps.service_of(request).settings.api_only and not path.startswith(("/api/", "/agent/"))
     if shown and "text/html" in request.headers.get("accept", ""):
         return pages.error_page(request, status, sentence, reason)
-    return JSONResponse({"detail": sentence, "reason": reason}, status_code=status)
+    return JSONResponse({"detail": language.known(sentence), "reason": reason}, status_code=status)
 
 
 async def _told(request: Request, error: Exception) -> Response:
@@ -131,7 +134,7 @@ async def _told(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     found = cast("RequestValidationError", error).errors()
     wrong = [f"{'.'.join(str(part) for part in one['loc'][1:]) or 'body'}: {_said(one['msg'])}" for one in found]
-    return _answer(request, 422, f"That cannot be used: {'; '.join(wrong)}.", "bad_request")
+    return _answer(request, 422, say("That cannot be used: %(reasons)s.", reasons="; ".join(wrong)), "bad_request")
 
 
 def _said(by_pydantic: str) -> str:
@@ -141,12 +144,17 @@ def _said(by_pydantic: str) -> str:
 
 async def _http(request: Request, error: Exception) -> Response:
     refused = cast("HTTPException", error)
-    sentences = {404: "There is no such page here.", 405: "This address does not take that kind of request."}
+    sentences = {
+        404: say("There is no such page here."),
+        405: say("This address does not take that kind of request."),
+    }
     return _answer(request, refused.status_code, sentences.get(refused.status_code, str(refused.detail)), "http")
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     reference = crypto.new_id(8)
     log.error("unexpected", reference=reference, path=request.url.path, exc_info=error)
-    sentence = f"The broker met an error of its own. Its log has more under the reference {reference}."
+    sentence = say(
+        "The broker met an error of its own. Its log has more under the reference %(reference)s.", reference=reference
+    )
     return _answer(request, 500, sentence, "broker")

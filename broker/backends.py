@@ -13,6 +13,7 @@ from broker.people import Person
 from broker.service import Service
 from providers import base
 from providers import errors as clouds
+from providers.sentences import say
 
 GROUP = "anybinder.providers"
 
@@ -29,15 +30,17 @@ class Backend:
     def closed_to(self, service: Service, person: Person) -> str | None:
         """Why this person cannot use it, in a sentence that says what to do; None where they can."""
         if self.setting.max_sessions == 0:
-            return "It takes no new sessions at the moment. Choose another place, or come back later."
+            return say("It takes no new sessions at the moment. Choose another place, or come back later.")
         visiting = person.anonymous and self.name == service.settings.binder_backend
         if not visiting and (refusal := admission.refusal(self.setting.open_to, person)):
             return refusal
         if not self.provider.confined:
             if service.settings.served or person.anonymous:
-                return "It would run a stranger's code as the person who runs this broker, so it is not offered here."
+                return say(
+                    "It would run a stranger's code as the person who runs this broker, so it is not offered here."
+                )
             if not person.local:
-                return "Only the person at this computer may run things on it."
+                return say("Only the person at this computer may run things on it.")
         return self.out_of_reach(service)
 
     def shown_to(self, service: Service, person: Person) -> bool:
@@ -87,7 +90,7 @@ class Backend:
         for kind in self.provider.kinds:
             if kind.name == name:
                 return kind
-        raise clouds.BadCredential("Accounts are no longer connected in this way there. Connect yours again.")
+        raise clouds.BadCredential(say("Accounts are no longer connected in this way there. Connect yours again."))
 
     def kinds_for(self, person: Person) -> list[base.Kind]:
         """The ways in which this person can connect an account, best first."""

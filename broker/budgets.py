@@ -20,7 +20,8 @@ from sqlalchemy import orm
 
 from broker import errors
 from broker.models import Launch, Order
-from providers import base
+from providers import base, sentences
+from providers.sentences import counted, say
 
 EXACT = Decimal("0.000001")  # what a row keeps
 CENT = Decimal("0.01")
@@ -92,7 +93,7 @@ def limits(session: orm.Session, launch: Launch, most: Decimal | None) -> list[L
     if launch.budget is not None:
         found.append(
             Limit(
-                whose="the budget of this launch",
+                whose=say("the budget of this launch"),
                 budget=launch.budget,
                 currency=launch.currency,
                 taken=_taken(orders),
@@ -162,33 +163,36 @@ def _too_dear(offers: Sequence[base.Offer], limit: Limit, start: dt.datetime, en
     )
 
 
-def money(amount: Decimal, currency: str) -> str:
+def money(amount: Decimal, currency: str) -> sentences.Money:
     """A sum: `$2.50`, `500 SU`. Rounded up to cents, but below one cent exact: what is not nothing is never shown as that."""
-    if currency not in SIGNS:
-        return f"{amount.quantize(EXACT, ROUND_CEILING).normalize():f} {currency}"
-    if 0 < amount < CENT:
-        return f"{SIGNS[currency]}{amount.quantize(EXACT, ROUND_CEILING).normalize():f}"
-    return f"{SIGNS[currency]}{amount.quantize(CENT, ROUND_CEILING):f}"
+    if currency not in SIGNS or 0 < amount < CENT:
+        return _written(amount.quantize(EXACT, ROUND_CEILING).normalize(), currency, 0)
+    return _written(amount.quantize(CENT, ROUND_CEILING), currency, 2)
 
 
-def rate(offer: base.Offer) -> str:
+def rate(offer: base.Offer) -> sentences.Sentence:
     """What an hour costs, exactly: `$0.0416 an hour`; `price unknown`; `free`."""
     if offer.price_per_hour is None:
-        return "price unknown"
+        return say("price unknown")
     if not offer.price_per_hour:
-        return "free"
-    return f"{exact(offer.price_per_hour, offer.currency)} an hour"
+        return say("free")
+    return say("%(price)s an hour", price=exact(offer.price_per_hour, offer.currency))
 
 
-def exact(price: Decimal, currency: str) -> str:
+def exact(price: Decimal, currency: str) -> sentences.Money:
     """A price to the digit: `$0.0416`, `8 SU`."""
     price = price.normalize()
+    return _written(price, currency, 2)
+
+
+def _written(amount: Decimal, currency: str, digits: int) -> sentences.Money:
+    """With at least so many digits behind the point, and all that it has."""
     if currency not in SIGNS:
-        return f"{price:f} {currency}"
-    return f"{SIGNS[currency]}{price:.{max(2, -int(price.as_tuple().exponent))}f}"
+        return sentences.money(f"{amount:f} {currency}", amount, currency, 0)
+    digits = max(digits, -int(amount.as_tuple().exponent))
+    return sentences.money(f"{SIGNS[currency]}{amount:.{digits}f}", amount, currency, digits)
 
 
-def hours(span: dt.timedelta) -> str:
+def hours(span: dt.timedelta) -> sentences.Sentence:
     """`14 hours`, `1 hour`, `0.5 hours`."""
-    number = round(span / dt.timedelta(hours=1), 1)
-    return f"{number:g} hour{'' if number == 1 else 's'}"
+    return counted("%(count)s hour", "%(count)s hours", round(span / dt.timedelta(hours=1), 1))

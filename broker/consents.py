@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from broker import backends, connections, errors, people, repo_access, repos, threats
 from broker.models import Consent
 from broker.service import Service
+from providers.sentences import say
 
 ANY_COMMIT = "*"
 
@@ -56,7 +57,7 @@ def situation(
     confined = backend.provider.confined and not server
     here = backend.provider.on_this_computer and not confined
     return threats.Situation(
-        where="your server" if server else "this computer" if here else backend.title,
+        where=say("your server") if server else say("this computer") if here else backend.title,
         confined=confined,
         own_account=backend.asks_for_account,
         own_server=bool(server),

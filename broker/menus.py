@@ -21,6 +21,7 @@ from broker.models import Connection
 from broker.service import Service
 from providers import base
 from providers import errors as clouds
+from providers.sentences import say
 
 log = structlog.get_logger(__name__)
 GOOD_FOR = dt.timedelta(minutes=10)
@@ -131,13 +132,13 @@ def _ask(service: Service, key: Key) -> None:
     try:
         found = Menu(at=service.now(), asked_at=service.now(), offers=_offers(service, *key))
     except (clouds.BadCredential, clouds.PermissionMissing) as refusal:
-        found = _troubled(service, before, f"It refused: {refusal}")
+        found = _troubled(service, before, say("It refused: %(reason)s", reason=str(refusal)))
     except (clouds.ProviderError, errors.BrokerError) as trouble:
-        found = _troubled(service, before, f"It could not be asked: {trouble}")
+        found = _troubled(service, before, say("It could not be asked: %(reason)s", reason=str(trouble)))
     except Exception:
         log.exception("menu_failed", backend=key[0], connection=key[1])
         found = _troubled(
-            service, before, "It could not be asked: something went wrong in this broker; its log says what."
+            service, before, say("It could not be asked: something went wrong in this broker; its log says what.")
         )
     if found.trouble:
         log.info("no_menu", backend=key[0], connection=key[1], why=found.trouble)

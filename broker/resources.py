@@ -22,6 +22,7 @@ import yaml
 from broker import errors
 from broker.repos.errors import BadSpec
 from providers.base import Resources
+from providers.sentences import Listed, Sentence, counted, listed, say
 
 FILES = (".binder/resources.yaml", "binder/resources.yaml", ".devcontainer/devcontainer.json", ".devcontainer.json")
 """Where a repository may say it; the first that there is counts."""
@@ -109,10 +110,21 @@ def within(chosen: Resources, most: Resources, asked: Asked) -> tuple[Resources,
             continue
         if least is not None and least > limit:
             raise errors.NoBackend(
-                f"{asked.file} requires {least:g} {UNITS[name]}; a session there has at most {limit:g}. Choose another place."
+                say(
+                    "%(file)s requires %(least)s; a session there has at most %(most)s. Choose another place.",
+                    file=asked.file,
+                    least=_exactly(name, least),
+                    most=float(limit),
+                )
             )
         lowered[name] = limit
-        notes.append(f"A session there has at most {limit:g} {UNITS[name]}, so it gets that instead of {value:g}.")
+        notes.append(
+            say(
+                "A session there has at most %(most)s, so it gets that instead of %(wanted)s.",
+                most=_exactly(name, limit),
+                wanted=float(value),
+            )
+        )
     return replace(chosen, **lowered), notes
 
 
@@ -137,18 +149,32 @@ def shown(resources: Resources) -> str:
     return ", ".join(f"{value:g} {UNITS[name]}" for name, value in named if value)
 
 
-def plainly(resources: Resources) -> str:
+def plainly(resources: Resources) -> Listed:
     """The same as people say it: `2 processors, 4 GB of memory`."""
     named = [(name, getattr(resources, name)) for name in ("cpu", "memory_mb", "disk_gb", "gpu")]
-    return ", ".join(amount(name, value) for name, value in named if value)
+    return listed(amount(name, value) for name, value in named if value)
 
 
-def amount(name: str, value: float) -> str:
+def amount(name: str, value: float) -> Sentence:
     """One of them as people say it: `4 GB of memory`, `1 processor`."""
     if name == "memory_mb" and value >= 1024:
-        return f"{round(value / 1024, 1):g} GB of memory"
-    unit = UNITS[name]
-    return f"{value:g} {unit.removesuffix('s') if value == 1 and unit.endswith('s') else unit}"
+        return say("%(size)s GB of memory", size=round(value / 1024, 1))
+    if name == "memory_mb":
+        return say("%(size)s MB of memory", size=value)
+    if name == "disk_gb":
+        return say("%(size)s GB of disk", size=value)
+    if name == "cpu":
+        return counted("%(count)s processor", "%(count)s processors", value)
+    if name == "gpu":
+        return counted("%(count)s GPU", "%(count)s GPUs", value)
+    return counted("%(count)s hour", "%(count)s hours", value)
+
+
+def _exactly(name: str, value: float) -> str:
+    """As somebody wrote it: `4096 MB of memory`."""
+    if name == "memory_mb":
+        return say("%(size)s MB of memory", size=float(value))
+    return f"{value:g} {UNITS[name]}" if name == "hours" else amount(name, float(value))
 
 
 def _from_yaml(text: str) -> Asked:

@@ -12,37 +12,46 @@ from broker.models import Connection
 from broker.people import Person
 from broker.service import Service
 from providers import base
+from providers.sentences import say
 
 PLAINLY = {
     base.Tier.KEYLESS: (
-        "Nothing secret is handed over",
-        "Your account is told to trust this broker, which proves each time who asks. Nothing secret leaves your account or is "
-        "kept here, and you can take the trust back there at any time.",
+        say("Nothing secret is handed over"),
+        say(
+            "Your account is told to trust this broker, which proves each time who asks. Nothing secret leaves your account or "
+            "is kept here, and you can take the trust back there at any time."
+        ),
     ),
     base.Tier.DELEGATED: (
-        "A limited credential of its own, with an end",
-        "You make a credential for this broker alone, which may do little and ends by itself. It is kept here, sealed.",
+        say("A limited credential of its own, with an end"),
+        say(
+            "You make a credential for this broker alone, which may do little and ends by itself. It is kept here, sealed."
+        ),
     ),
     base.Tier.KEPT: (
-        "A key of yours, kept here sealed",
-        "You hand over a key that can do what you can do with it, until you revoke it. It is kept here, sealed. "
-        "Take this way only where no other works.",
+        say("A key of yours, kept here sealed"),
+        say(
+            "You hand over a key that can do what you can do with it, until you revoke it. It is kept here, sealed. "
+            "Take this way only where no other works."
+        ),
     ),
     base.Tier.AMBIENT: (
-        "What this computer is signed in with",
-        "It uses what you are signed in with on this computer anyway. Nothing is kept.",
+        say("What this computer is signed in with"),
+        say("It uses what you are signed in with on this computer anyway. Nothing is kept."),
     ),
 }
 """What is handed over, in a few words and in plain ones."""
 LINKED = (
-    "Your own rights there, by the account you sign in with",
-    "Each time it is needed, your identity provider is asked for the token that it keeps for your linked account. "
-    "Nothing secret is kept here.",
+    say("Your own rights there, by the account you sign in with"),
+    say(
+        "Each time it is needed, your identity provider is asked for the token that it keeps for your linked account. "
+        "Nothing secret is kept here."
+    ),
 )
 """The same of the one kind that is nobody's tier: the token is another's to keep."""
 ELSEWHERE = {"repo": repo_access, "peer": peers}
 """What is no backend: each says what is `listed`, its `kinds`, a `guide`, and does the `check`."""
-WHAT = {"repo": "Private repositories", "peer": "Another hub"}
+WHAT = {"repo": say("Private repositories"), "peer": say("Another hub")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +107,7 @@ class Target:
         wanted = kind or (self.connection.kind if self.connection else "")
         found = next((way for way in self.ways if way.kind.name == wanted), None)
         if found is None and kind:
-            raise errors.NotFound("There is no such way to connect there. Choose one of those on its page.")
+            raise errors.NotFound(say("There is no such way to connect there. Choose one of those on its page."))
         return found or next((way for way in self.ways if way.closed is None), self.ways[0])
 
 
@@ -118,7 +127,9 @@ def named(service: Service, person: Person, name: str) -> Target:
     for target in listed(service, person):
         if target.name == name:
             return target
-    raise errors.NotFound("There is nothing of that name to connect an account with. Choose something from the list.")
+    raise errors.NotFound(
+        say("There is nothing of that name to connect an account with. Choose something from the list.")
+    )
 
 
 def connect(service: Service, person: Person, target: Target, kind: str, typed: Mapping[str, str]) -> Connection:
@@ -132,7 +143,7 @@ def connect(service: Service, person: Person, target: Target, kind: str, typed: 
 def check(service: Service, person: Person, target: Target) -> Connection:
     """See `connections.check`. Raises NotFound where nothing is connected, BadRequest where this way is closed."""
     if target.connection is None:
-        raise errors.NotFound("Nothing is connected there yet. Connect your account first.")
+        raise errors.NotFound(say("Nothing is connected there yet. Connect your account first."))
     if closed := target.way(target.connection.kind).closed:
         raise errors.BadRequest(closed)
     if target.sort in ELSEWHERE:

@@ -10,6 +10,8 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from providers.sentences import say, template
+
 
 class Threat(enum.StrEnum):
     """What a malicious repository could do. The words are kept in rows: they are not to change."""
@@ -63,7 +65,7 @@ def judged(situation: Situation) -> list[Judgement]:
             threat=threat,
             applies=bool(found),
             sentence=found or SAFE[threat],
-            switch=_switch(situation, threat) * bool(found),
+            switch=_switch(situation, threat) if found else "",
         )
         for threat in Threat
         for found in [_danger(situation, threat)]
@@ -96,34 +98,38 @@ def read(text: str) -> frozenset[Threat]:
 # --- within ---------------------------------------------------------------------------------------------------------
 
 SAFE = {
-    Threat.ACTIONS: "It runs in a container or on a machine of its own, which is deleted at the end.",
-    Threat.WASTE: "It costs you nothing, and whoever runs the place limits how much it gets.",
-    Threat.NETWORK: "It uses the network of the place, and not yours.",
-    Threat.LEAK: "No files of yours are there, but those that you bring into the session.",
-    Threat.CORRUPT: "It works on a copy of the repository, and on no files of yours.",
-    Threat.CREDENTIALS: "No key, token or sign-in of yours is in the session, but what you type into it.",
+    Threat.ACTIONS: say("It runs in a container or on a machine of its own, which is deleted at the end."),
+    Threat.WASTE: say("It costs you nothing, and whoever runs the place limits how much it gets."),
+    Threat.NETWORK: say("It uses the network of the place, and not yours."),
+    Threat.LEAK: say("No files of yours are there, but those that you bring into the session."),
+    Threat.CORRUPT: say("It works on a copy of the repository, and on no files of yours."),
+    Threat.CREDENTIALS: say("No key, token or sign-in of yours is in the session, but what you type into it."),
 }
-OF_ITS_OWN = "Choose a place where it gets a container or a machine of its own."
+OF_ITS_OWN = say("Choose a place where it gets a container or a machine of its own.")
 AS_YOU = {
-    Threat.ACTIONS: "It runs as you on {where}: it can do there whatever you can do.",
-    Threat.WASTE: "It can use up the processors, the memory and the disk of {where}.",
-    Threat.NETWORK: "It can use your network: the internet under your address, and whatever else {where} reaches.",
-    Threat.LEAK: "It can read your files on {where} and send them anywhere.",
-    Threat.CORRUPT: "It can change and delete your files on {where}.",
-    Threat.CREDENTIALS: "It can use whatever you are signed in to on {where}: keys, tokens, cloud accounts.",
+    Threat.ACTIONS: template("It runs as you on %(where)s: it can do there whatever you can do."),
+    Threat.WASTE: template("It can use up the processors, the memory and the disk of %(where)s."),
+    Threat.NETWORK: template(
+        "It can use your network: the internet under your address, and whatever else %(where)s reaches."
+    ),
+    Threat.LEAK: template("It can read your files on %(where)s and send them anywhere."),
+    Threat.CORRUPT: template("It can change and delete your files on %(where)s."),
+    Threat.CREDENTIALS: template(
+        "It can use whatever you are signed in to on %(where)s: keys, tokens, cloud accounts."
+    ),
 }
-OF_A_SERVER = (
-    "It can use whatever you are signed in to on {where}, and read what the cloud tells that server about itself, "
+OF_A_SERVER = template(
+    "It can use whatever you are signed in to on %(where)s, and read what the cloud tells that server about itself, "
     "its user data among it."
 )
 AT_YOUR_EXPENSE = {
     Threat.WASTE: (
-        "It can keep the machine busy that you pay for, until it ends.",
-        "Set a shorter time limit or a budget, or choose a place that costs you nothing.",
+        say("It can keep the machine busy that you pay for, until it ends."),
+        say("Set a shorter time limit or a budget, or choose a place that costs you nothing."),
     ),
     Threat.NETWORK: (
-        "It can reach any address on the internet, and others see an address of your account.",
-        "Choose a place that is not in your account.",
+        say("It can reach any address on the internet, and others see an address of your account."),
+        say("Choose a place that is not in your account."),
     ),
 }
 
@@ -132,11 +138,11 @@ def _danger(situation: Situation, threat: Threat) -> str:
     """What could happen; empty where it cannot."""
     if not situation.confined:
         said = OF_A_SERVER if situation.own_server and threat is Threat.CREDENTIALS else AS_YOU[threat]
-        return said.format(where=situation.where)
+        return say(said, where=situation.where)
     if not situation.own_account or threat not in AT_YOUR_EXPENSE:
         return ""
     if threat is Threat.WASTE and situation.cost:
-        return f"It can keep the machine busy that you pay for, until it ends: {situation.cost}."
+        return say("It can keep the machine busy that you pay for, until it ends: %(cost)s.", cost=situation.cost)
     return AT_YOUR_EXPENSE[threat][0]
 
 

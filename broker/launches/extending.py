@@ -16,6 +16,7 @@ from broker import backends, budgets, errors, events, orders
 from broker.launches.rows import locked
 from broker.models import Launch, Order
 from broker.service import Service
+from providers.sentences import counted, say
 
 log = structlog.get_logger(__name__)
 LEAST = dt.timedelta(minutes=1)  # less is not worth a button
@@ -50,7 +51,7 @@ def extend(service: Service, launch_id: str, hours: float) -> Launch:
         more = min(more, found.left)
         launch.deadline_at += more
         launch.hours += more / dt.timedelta(hours=1)
-        events.append(service, session, launch, f"It may last {minutes(more)} longer, at your wish.")
+        events.append(service, session, launch, say("It may last %(time)s longer, at your wish.", time=minutes(more)))
     log.info("launch_extended", launch=launch_id, hours=hours)
     return launch
 
@@ -60,13 +61,14 @@ def extend(service: Service, launch_id: str, hours: float) -> Launch:
 
 def _room(service: Service, launch: Launch, order: Order | None) -> Room:
     if not launch.runs or launch.stop_wanted or launch.ready_at is None or service.now() >= launch.deadline_at:
-        return Room(left=dt.timedelta(0), why="It does not run.")
+        return Room(left=dt.timedelta(0), why=say("It does not run."))
     longest = _longest(service, launch.backend)
     left = launch.ready_at + dt.timedelta(hours=longest) - launch.deadline_at
-    why = f"No session there lasts longer than {budgets.hours(dt.timedelta(hours=longest))}."
+    why = say("No session there lasts longer than %(time)s.", time=budgets.hours(dt.timedelta(hours=longest)))
     if order is not None and order.until - launch.deadline_at < left:
         left = order.until - launch.deadline_at
-        why = f"Its machine was told at birth to go off at {order.until:%H:%M} UTC, whatever happens."
+        off = order.until.strftime("%H:%M")
+        why = say("Its machine was told at birth to go off at %(time)s UTC, whatever happens.", time=off)
     return Room(left=left if left >= LEAST else dt.timedelta(0), why=why)
 
 
@@ -80,13 +82,18 @@ def _longest(service: Service, name: str) -> float:
 
 def _refusal(found: Room) -> str:
     if not found.left:
-        return f"It cannot be extended. {found.why}"
-    return f"It can be extended by {minutes(found.left)} at most. {found.why}"
+        return say("It cannot be extended. %(reason)s", reason=found.why)
+    return say("It can be extended by %(time)s at most. %(reason)s", time=minutes(found.left), reason=found.why)
 
 
 def minutes(span: dt.timedelta) -> str:
     """`58 minutes`, `2 hours`: never more than there is."""
     whole = span // dt.timedelta(minutes=1)
     if whole >= 120:
-        return f"{whole // 60} hours" if not whole % 60 else f"{whole // 60} hours and {whole % 60} minutes"
-    return f"{whole} minute{'' if whole == 1 else 's'}"
+        hours, rest = divmod(whole, 60)
+        if not rest:
+            return counted("%(count)s hour", "%(count)s hours", hours)
+        return counted(
+            "%(hours)s hours and %(count)s minute", "%(hours)s hours and %(count)s minutes", rest, hours=hours
+        )
+    return counted("%(count)s minute", "%(count)s minutes", whole)

@@ -7,8 +7,9 @@ from decimal import Decimal
 from broker import people, readiness
 from broker.forwarding import choosing
 from broker.people import Person
-from broker.placement.place import Place, Question, about
+from broker.placement.place import Place, Question, ready_in
 from broker.service import Service
+from providers.sentences import say
 
 
 def places(service: Service, person: Person, question: Question) -> list[Place]:
@@ -33,7 +34,7 @@ def _place(service: Service, person: Person, option: choosing.Option, question: 
         privacy_url=peer.privacy_url,
         price_per_hour=Decimal(0),
         price_for_session=Decimal(0),
-        price=("free",),
+        price=(say("free"),),
         hours=min(question.wanted.hours or longest, longest),
         idle_minutes=service.settings.idle_minutes,
         ready_seconds=usual.seconds,
@@ -44,11 +45,11 @@ def _place(service: Service, person: Person, option: choosing.Option, question: 
 
 
 def _reasons(usual: readiness.Usual) -> tuple[str, ...]:
-    said = ["free"]
+    said = [say("free")]
     if usual.seconds is not None:
-        said.append(f"ready in {about(usual.seconds)}")
+        said.append(ready_in(usual.seconds))
     if usual.built:
-        said.append("image already there")
+        said.append(say("image already there"))
     return tuple(said)
 
 

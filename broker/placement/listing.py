@@ -12,9 +12,10 @@ from broker import admission, backends, budgets, connections, errors, menus, peo
 from broker.models import Connection
 from broker.people import Person
 from broker.placement import hubs, offers, ranking
-from broker.placement.place import ASKED_FOR, OWN_SERVER, Place, Question, about
+from broker.placement.place import ASKED_FOR, OWN_SERVER, Place, Question, ready_in
 from broker.service import Service
 from providers import base
+from providers.sentences import say
 
 SLOW = dt.timedelta(seconds=3)  # a cloud that answers sooner needs no words
 FREE = base.Offer(id="", title="", price_per_hour=Decimal(0))
@@ -50,8 +51,9 @@ class _Told:
             return None
         sold = [offer for offer in self.offers if not offer.taken]
         if not sold:
-            what = resources.plainly(needed) or "what is asked for"
-            return f"Nothing there has {what}. Ask for less, or choose another place."
+            if what := resources.plainly(needed):
+                return say("Nothing there has %(what)s. Ask for less, or choose another place.", what=what)
+            return say("Nothing there has what is asked for. Ask for less, or choose another place.")
         return sold[0].beyond if all(offer.beyond for offer in sold) else None
 
 
@@ -65,7 +67,7 @@ def _places(service: Service, person: Person, backend: backends.Backend, questio
         "price_for_session": Decimal(0),
         "ready_seconds": None,
         "price": OWN_SERVER[:1],
-        "reasons": (*OWN_SERVER, "runs as you"),
+        "reasons": (*OWN_SERVER, say("runs as you")),
         "own": True,
         "own_account": False,
         "closed": None,
@@ -142,9 +144,10 @@ def _needed(
 def _too_big(required: base.Resources, most: base.Resources) -> str:
     limits = ((name, getattr(required, name), getattr(most, name)) for name in SIZES)
     name, needs, has = next(each for each in limits if each[1] and each[2] is not None and each[1] > each[2])
-    return (
-        f"This repository needs {resources.amount(name, needs)}: too much for this place, "
-        f"where a session has at most {resources.amount(name, has)}."
+    return say(
+        "This repository needs %(needs)s: too much for this place, where a session has at most %(most)s.",
+        needs=resources.amount(name, needs),
+        most=resources.amount(name, has),
     )
 
 
@@ -182,7 +185,7 @@ def _told(service: Service, backend: backends.Backend, connection: Connection | 
     menu = menus.known(service, backend, connection, needed)
     waited = menus.waited(service, backend, connection, needed)
     slow = waited is not None and waited >= SLOW
-    news = f"{backend.title} has not answered for {waited.total_seconds():.0f} s." if waited and slow else ""
+    news = _slow(backend, waited) if waited and slow else ""
     if menu is None:
         return _Told(asking=True, news=news)
     return _Told(
@@ -190,6 +193,12 @@ def _told(service: Service, backend: backends.Backend, connection: Connection | 
         asking=waited is not None,
         news=news or menu.trouble,
         offers=menu.offers if menu.offers or not menu.trouble else None,
+    )
+
+
+def _slow(backend: backends.Backend, waited: dt.timedelta) -> str:
+    return say(
+        "%(place)s has not answered for %(seconds)s s.", place=backend.title, seconds=round(waited.total_seconds())
     )
 
 
@@ -205,13 +214,27 @@ def _price(service: Service, told: _Told, hours: float) -> tuple[str, ...]:
     if offer is None and told.asking:
         return ASKED_FOR
     if offer is None or offer.price_per_hour is None:
-        return ("price unknown",)
+        return (say("price unknown"),)
     if not offer.price_per_hour:
-        return ("free",)
+        return (say("free"),)
     most = _for_session(service, offer, hours) or Decimal(0)
-    said = f"price of {offer.price_as_of or 'today'}" + (f" by {offer.price_source}" if offer.price_source else "")
-    span = f"{budgets.hours(dt.timedelta(hours=hours))} and up to {budgets.hours(service.settings.preparing)} of getting ready"
-    return (f"from {budgets.rate(offer)}", f"at most {budgets.money(most, offer.currency)} for {span}", said)
+    return (
+        say("from %(rate)s", rate=budgets.rate(offer)),
+        say(
+            "at most %(cost)s for %(time)s and up to %(preparing)s of getting ready",
+            cost=budgets.money(most, offer.currency),
+            time=budgets.hours(dt.timedelta(hours=hours)),
+            preparing=budgets.hours(service.settings.preparing),
+        ),
+        _by_whose_word(offer),
+    )
+
+
+def _by_whose_word(offer: base.Offer) -> str:
+    day = offer.price_as_of or say("today")
+    if offer.price_source:
+        return say("price of %(day)s by %(source)s", day=day, source=offer.price_source)
+    return say("price of %(day)s", day=day)
 
 
 # --- in words -------------------------------------------------------------------------------------------------------
@@ -223,15 +246,15 @@ def _reasons(backend: backends.Backend, told: _Told, seconds: float | None, *, b
     if told.offer and told.offer.price_per_hour is not None:
         said.append(budgets.rate(told.offer))
     elif not told.asking:
-        said.append("price unknown")
+        said.append(say("price unknown"))
     if backend.asks_for_account:
-        said.append("on your own account")
+        said.append(say("on your own account"))
     if seconds is not None:
-        said.append(f"ready in {about(seconds)}")
+        said.append(ready_in(seconds))
     if built:
-        said.append("image already there")
+        said.append(say("image already there"))
     if not backend.provider.confined:
-        said.append("runs as you")
+        said.append(say("runs as you"))
     return tuple(said)
 
 

@@ -7,12 +7,13 @@ from decimal import Decimal
 
 from broker import repos, resources
 from providers import base
+from providers.sentences import Sentence, say
 
-ASKED_FOR = ("its price is being asked for",)
+ASKED_FOR = (say("its price is being asked for"),)
 OWN_SERVER = (
-    "nothing is bought: it costs what it costs you already",
-    "you start it by pasting one line into its shell, and it goes on running afterwards",
-    "the code can read your files there, and reach the cloud's metadata and your other processes",
+    say("nothing is bought: it costs what it costs you already"),
+    say("you start it by pasting one line into its shell, and it goes on running afterwards"),
+    say("the code can read your files there, and reach the cloud's metadata and your other processes"),
 )
 
 
@@ -83,10 +84,10 @@ class Place:
     """Names of the plain sizes that can be had there; None where nobody knows."""
 
 
-def about(seconds: float) -> str:
-    """`about 20 s`, `about 3 min`: as exact as a guess is."""
+def ready_in(seconds: float) -> Sentence:
+    """`ready in about 20 s`, `ready in about 3 min`: as exact as a guess is."""
     if seconds < 10:
-        return "a few seconds"
+        return say("ready in a few seconds")
     if seconds < 95:
-        return f"about {round(seconds / 5) * 5} s"
-    return f"about {round(seconds / 60)} min"
+        return say("ready in about %(seconds)s s", seconds=round(seconds / 5) * 5)
+    return say("ready in about %(minutes)s min", minutes=round(seconds / 60))

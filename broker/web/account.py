@@ -10,9 +10,10 @@ from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from broker import api_tokens, devices, errors, logins, people, settings, signins
-from broker.models import DeviceLogin, Login, SignIn
+from broker.models import ApiToken, DeviceLogin, Login, SignIn
 from broker.service import Service
 from broker.web import deps, limits, me, pages
+from providers.sentences import listed, say
 
 router = APIRouter(include_in_schema=False)
 GUESSES, GUESS_SECONDS = 20, 600  # of a command line's code, by one person
@@ -59,7 +60,7 @@ def _page(
         "logins": [_login_shown(one, titles) for one in mine],
         "identities": [] if asking.local else at.settings.identities,
         "sign_ins": [] if asking.local else [_sign_in_shown(one, asking, titles) for one in signins.of(at, asking)],
-        "tokens": [me.token_json(token) for token in api_tokens.of(at, asking)],
+        "tokens": [_token_shown(token) for token in api_tokens.of(at, asking)],
         "scopes": api_tokens.SCOPES,
         "longest": at.settings.token_days,
         "typed": typed or {"name": "", "scopes": list(api_tokens.SCOPES), "days": f"{at.settings.token_days:g}"},
@@ -80,6 +81,15 @@ def _login_shown(login: Login, titles: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+def _token_shown(token: ApiToken) -> dict[str, Any]:
+    return {**me.token_json(token), "rights": _rights(token.scopes.split())}
+
+
+def _rights(scopes: Sequence[str]) -> str:
+    """What they let somebody do, as a sentence goes on with it."""
+    return listed((api_tokens.SCOPES[scope] for scope in scopes), "; ")
+
+
 def _sign_in_shown(sign_in: SignIn, asking: people.Person, titles: Mapping[str, str]) -> dict[str, Any]:
     return {
         "id": sign_in.id,
@@ -96,7 +106,9 @@ def browser_name(agent: str) -> str:
     """`Firefox on Linux`, as far as what a browser says of itself tells that."""
     browser = next((title for word, title in BROWSERS if re.search(rf"\b{word}\w*/", agent)), "")
     system = next((title for word, title in SYSTEMS if word in agent), "")
-    return " on ".join(filter(None, (browser, system))) or "A browser"
+    if browser and system:
+        return say("%(browser)s on %(system)s", browser=browser, system=system)
+    return browser or system or say("A browser")
 
 
 # --- API tokens -------------------------------------------------------------------------------------------------------
@@ -117,7 +129,7 @@ def make_token(
     except errors.BadRequest as refusal:
         typed = {"name": name[:64], "scopes": list(scope), "days": days[:20]}
         return _page(request, at, asking, problem=str(refusal), typed=typed, status=refusal.status_code)
-    context = {"token": me.token_json(token), "text": text, "scopes": api_tokens.SCOPES}
+    context = {"token": me.token_json(token), "text": text, "rights": _rights(token.scopes.split())}
     return pages.page(request, "account_token.html", context)
 
 
@@ -126,7 +138,7 @@ def _days(typed: str) -> float | None:
     try:
         return float(typed.replace(",", ".")) if typed.strip() else None
     except ValueError:
-        raise errors.BadRequest("Days are a number, like 30.") from None
+        raise errors.BadRequest(say("Days are a number, like 30.")) from None
 
 
 @router.post("/account/tokens/{token_id}/revoke")
@@ -202,7 +214,7 @@ def look(request: Request, at: deps.At, asking: deps.InPerson, code: Annotated[s
         "code": code,
         "device": found,
         "since": found.created_at.isoformat(),
-        "scopes": [api_tokens.SCOPES[scope] for scope in found.scopes.split()],
+        "rights": _rights(found.scopes.split()),
         "days": at.settings.token_days,
     }
     return pages.page(request, "device_confirm.html", context)

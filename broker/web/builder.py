@@ -13,6 +13,7 @@ from starlette.responses import Response
 from broker import people, placement, repos, settings, subjects
 from broker.service import Service
 from broker.web import callers, deps, embed, instead, limits, links, pages, places, v2, views
+from providers.sentences import say
 
 router = APIRouter(include_in_schema=False)
 COLUMNS, ROWS_MOST = 72, 14  # of a field, on a wide screen
@@ -101,7 +102,7 @@ def _looked_up(request: Request, at: Service, asking: people.Person, repo: str, 
         return known
     if not instead.may_look(request, at, asking):
         return subjects.Subject(
-            trouble="It was not looked up: there were many questions from your network. Wait a minute."
+            trouble=say("It was not looked up: there were many questions from your network. Wait a minute.")
         )
     return subjects.look(at, asking, repo, ref)
 
@@ -124,10 +125,16 @@ def _shown(at: Service, answer: Answer, offered: list[placement.Place]) -> dict[
         "pinned": answer.pinned,
         "pin": answer.pin,
         "snippets": {
-            "url": ("Link", link.url),
+            "url": (say("Link"), link.url),
             "markdown": ("Markdown", link.markdown),
             "html": ("HTML", link.html),
             "rst": ("reStructuredText", link.restructured),
+        },
+        "copies": {
+            "url": say("Copy the link"),
+            "markdown": say("Copy the Markdown"),
+            "html": say("Copy the HTML"),
+            "rst": say("Copy the reStructuredText"),
         },
         "element": link.element(script, embed.integrity()),
         "listed": link.listed(titles, at.settings.binder_backend),

@@ -19,26 +19,27 @@ from broker.service import Service
 from broker.web import deps, limits, login, pages
 from providers import base
 from providers import errors as clouds
+from providers.sentences import say
 
 router = APIRouter(include_in_schema=False)
 api = APIRouter(tags=["connections"])
 CHECKS, CHECK_SECONDS = 12, 300  # how often one person may have their accounts checked in this time
 USES_PAGE = 50
 DONE = {
-    "launch": "Signed in to start a session",
-    "reap": "Signed in to end a session",
-    "check": "Checked what it may do",
-    "look": "Looked up what you are paying for",
-    "sweep": "Looked for anything left over",
-    "prices": "Looked what machines cost there",
-    "look up": "Looked a private repository up",
-    "clone": "Fetched a private repository",
-    "linked token": "Used your token from the linked account",
+    "launch": say("Signed in to start a session"),
+    "reap": say("Signed in to end a session"),
+    "check": say("Checked what it may do"),
+    "look": say("Looked up what you are paying for"),
+    "sweep": say("Looked for anything left over"),
+    "prices": say("Looked what machines cost there"),
+    "look up": say("Looked a private repository up"),
+    "clone": say("Fetched a private repository"),
+    "linked token": say("Used your token from the linked account"),
 }
 """What a use is called on its page."""
 WHILE = {
-    base.Purpose.LAUNCH: "While you are signed in here",
-    base.Purpose.REAP: "While you are away, to end what you launched",
+    base.Purpose.LAUNCH: say("While you are signed in here"),
+    base.Purpose.REAP: say("While you are away, to end what you launched"),
 }
 
 
@@ -195,7 +196,7 @@ def file(at: deps.At, asking: deps.InPerson, target: Named, kind: str, name: str
     """A file for those who would rather read it before they use it."""
     found = targets.guide(at, asking, target, target.way(kind)).download.get(name)
     if found is None:
-        raise errors.NotFound("There is no such file.")
+        raise errors.NotFound(say("There is no such file."))
     sent = {"content-disposition": f"attachment; filename*=UTF-8''{quote(name)}", "cache-control": "no-store"}
     return PlainTextResponse(found, headers=sent)
 

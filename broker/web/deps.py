@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from broker import api_tokens, crypto, errors, people, sessions, settings, signins
 from broker.service import Service
 from broker.web import callers
+from providers.sentences import say
 
 COOKIE = "anybinder"
 COOKIE_SECONDS = 30 * 24 * 3600
@@ -144,8 +145,8 @@ def greeted(request: Request) -> str:
     """What the header calls whoever asks; empty for nobody. Looks nothing up that this request has not looked up already."""
     if ASKING in request.scope:
         found = signed_in(request)
-        return (found.name or "Account") if found else ""
-    return "Account" if _shows_cookie(request) else ""
+        return (found.name or say("Account")) if found else ""
+    return say("Account") if _shows_cookie(request) else ""
 
 
 def forget(request: Request) -> None:
@@ -177,14 +178,18 @@ def person(request: Request) -> people.Person:
     found = signed_in(request)
     if found is None and bearer(request):
         raise errors.NotSignedIn(
-            "This token opens nothing here: it is wrong, has ended or was revoked. Make another on the page “Account”, "
-            "or by `anybinder login`."
+            say(
+                "This token opens nothing here: it is wrong, has ended or was revoked. Make another on the page “Account”, "
+                "or by `anybinder login`."
+            )
         )
     if found is None:
         raise errors.NotSignedIn
     needed = "launch" if request.method in CHANGING else "read"
     if not found.may(needed):
-        raise errors.NotAllowed(f"This token may not do that: it lacks the scope “{needed}”. Make one that has it.")
+        raise errors.NotAllowed(
+            say("This token may not do that: it lacks the scope “%(scope)s”. Make one that has it.", scope=needed)
+        )
     return found
 
 
@@ -205,7 +210,7 @@ def in_person(request: Request) -> people.Person:
     """The person who asks, themselves: no API token changes what opens accounts. Raises NotSignedIn, NotAllowed."""
     found = person(request)
     if found.scopes is not None:
-        raise errors.NotAllowed("An API token may not do that. Open the page in a browser that is signed in.")
+        raise errors.NotAllowed(say("An API token may not do that. Open the page in a browser that is signed in."))
     return found
 
 
@@ -213,7 +218,7 @@ def at_home(request: Request) -> people.Person:
     """The one local person, who runs this broker, themselves. Raises NotSignedIn, NotAllowed."""
     found = in_person(request)
     if not found.local:
-        raise errors.NotAllowed("Only whoever runs this broker may do that, at its own computer.")
+        raise errors.NotAllowed(say("Only whoever runs this broker may do that, at its own computer."))
     return found
 
 

@@ -11,6 +11,7 @@ from broker.people import Person
 from broker.service import Service
 from broker.web import places, views
 from providers import base
+from providers.sentences import say
 
 PLACES_MOST = 4  # more is a choice, which the form is made for
 SIZES = {"cpu": "cpu", "memory": "memory_mb", "disk": "disk_gb", "gpu": "gpu"}
@@ -64,9 +65,9 @@ def _told(place: placement.Place) -> dict[str, Any]:
 
 
 NEEDED = {
-    "sign in": "You are asked to sign in first.",
-    "connect": "You are asked to connect an account first.",
-    "agree": "You are asked to agree first.",
+    "sign in": say("You are asked to sign in first."),
+    "connect": say("You are asked to connect an account first."),
+    "agree": say("You are asked to agree first."),
 }
 
 

@@ -11,7 +11,8 @@ from fastapi import APIRouter, Request
 
 from broker import lapsed, people, repos
 from broker.service import Service
-from broker.web import callers, deps, limits, links, views
+from broker.web import callers, deps, language, limits, links, views
+from providers.sentences import say
 
 router = APIRouter(include_in_schema=False)
 
@@ -37,7 +38,7 @@ class Instead:
 def instead(request: Request, at: deps.At, asking: deps.Whoever) -> dict[str, Any]:
     """The same for a script: the query is that of a form. Nothing in it where the repository is there as it should be."""
     found = look(request, at, asking, views.Filled.of(request.query_params))
-    return asdict(found) if found else {"sentence": "", "ways": []}
+    return language.spoken(asdict(found)) if found else {"sentence": "", "ways": []}
 
 
 def look(request: Request, at: Service, asking: people.Person, filled: views.Filled) -> Instead | None:
@@ -64,13 +65,16 @@ def _in_words(found: lapsed.Lapsed, filled: views.Filled, *, choose: bool) -> In
     ways = []
     if found.archived:
         short = found.archived_commit[:7]
-        title, about = f"Open commit {short} from Software Heritage", "The archive has kept its files as they were."
+        title = say("Open commit %(commit)s from Software Heritage", commit=short)
+        about = say("The archive has kept its files as they were.")
         ways.append(Way(title=title, about=about, link=_link(found.archived, filled, choose=choose)))
     if found.last and found.last_at:
-        title, about = f"Open commit {found.last.commit[:7]}", f"This hub opened it last, on {day(found.last_at)}."
+        title = say("Open commit %(commit)s", commit=found.last.commit[:7])
+        about = say("This hub opened it last, on %(day)s.", day=day(found.last_at))
         ways.append(Way(title=title, about=about, link=_link(found.last, filled, choose=choose)))
     if found.newest and not (found.last and found.last.commit == found.newest.commit):
-        title, about = f"Open the newest commit, {found.newest.commit[:7]}", "It is what the repository has become."
+        title = say("Open the newest commit, %(commit)s", commit=found.newest.commit[:7])
+        about = say("It is what the repository has become.")
         ways.append(Way(title=title, about=about, link=_link(found.newest, filled, choose=choose)))
     return Instead(sentence=sentence(found), ways=tuple(ways))
 
@@ -79,30 +83,50 @@ def sentence(found: lapsed.Lapsed) -> str:
     """What has changed since the link was made."""
     short = found.ref[:7] if found.pinned else found.ref
     if found.gone and found.meant:
-        return f"This hub opened {found.repo} on {day(found.meant.at)}. Since then it was removed, renamed, or made private."
+        return say(
+            "This hub opened %(repo)s on %(day)s. Since then it was removed, renamed, or made private.",
+            repo=found.repo,
+            day=day(found.meant.at),
+        )
     if found.gone:
-        return f"{found.repo} is not there: it was removed, renamed or made private, or the link is not written right."
+        return say(
+            "%(repo)s is not there: it was removed, renamed or made private, or the link is not written right.",
+            repo=found.repo,
+        )
     if found.pinned and found.meant:
-        return (
-            f"This hub opened commit {short} of {found.repo} on {day(found.meant.at)}. It is no longer there: the history "
-            "of the repository was written anew, or the branch that it was on was deleted."
+        return say(
+            "This hub opened commit %(commit)s of %(repo)s on %(day)s. It is no longer there: the history of the repository "
+            "was written anew, or the branch that it was on was deleted.",
+            commit=short,
+            repo=found.repo,
+            day=day(found.meant.at),
         )
     if found.pinned:
-        return (
-            f"{found.repo} has no commit {short}: its history was written anew, the branch that it was on was deleted, or "
-            "the link is not written right."
+        return say(
+            "%(repo)s has no commit %(commit)s: its history was written anew, the branch that it was on was deleted, or the "
+            "link is not written right.",
+            repo=found.repo,
+            commit=short,
         )
     if found.meant:
-        return (
-            f"{found.repo} has no branch or tag “{short}” any more. When this hub opened it last, on {day(found.meant.at)}, "
-            f"it was commit {found.meant.commit[:7]}."
+        return say(
+            "%(repo)s has no branch or tag “%(ref)s” any more. When this hub opened it last, on %(day)s, it was commit "
+            "%(commit)s.",
+            repo=found.repo,
+            ref=short,
+            day=day(found.meant.at),
+            commit=found.meant.commit[:7],
         )
-    return f"{found.repo} has no branch or tag “{short}”: it was deleted or renamed, or the link is not written right."
+    return say(
+        "%(repo)s has no branch or tag “%(ref)s”: it was deleted or renamed, or the link is not written right.",
+        repo=found.repo,
+        ref=short,
+    )
 
 
 def day(moment: dt.datetime) -> str:
-    """`3 May 2026`."""
-    return f"{moment.day} {moment:%B %Y}"
+    """`3 May 2026`, as the language of the request writes it."""
+    return language.current().day(moment)
 
 
 def _link(found: repos.Resolved, filled: views.Filled, *, choose: bool) -> str:

@@ -23,6 +23,7 @@ from broker import crypto, errors, logins, openid, sealing, settings, signins
 from broker.models import SignIn
 from broker.service import Service
 from broker.web import deps, pages, views
+from providers.sentences import say
 
 router = APIRouter(include_in_schema=False)
 log = structlog.get_logger(__name__)
@@ -132,9 +133,11 @@ def _linking(request: Request) -> str:
     own."""
     person = deps.in_person(request)
     if not person.sign_in:
-        raise errors.NotAllowed("Sign in with one of your accounts first, then add another one.")
+        raise errors.NotAllowed(say("Sign in with one of your accounts first, then add another one."))
     if not deps.same_origin(request.headers.get("host", "").lower(), request.headers):
-        raise errors.NotAllowed("Another page tried to add a login to your account. Do it on the page of your account.")
+        raise errors.NotAllowed(
+            say("Another page tried to add a login to your account. Do it on the page of your account.")
+        )
     return person.sign_in
 
 
@@ -171,7 +174,7 @@ def _linked(request: Request, at: Service, attempt: openid.Attempt, vouched: ope
     person = deps.signed_in(request)
     if person is None or person.sign_in != attempt.link:
         raise openid.StartAgain(
-            "You were signed out or changed who you are meanwhile, so nothing was added. Begin again."
+            say("You were signed out or changed who you are meanwhile, so nothing was added. Begin again.")
         )
     logins.link(at, person, vouched)
     return _away("/account" if attempt.next == "/" else attempt.next)
@@ -206,7 +209,10 @@ def _ending(at: Service, found: SignIn) -> dict[str, str | None]:
         return {"provider": title, "away": openid.Client(at, identity).end_address(signins.grant_of(at, found), back)}
     except errors.BrokerError as error:
         log.warning("not_signed_out_at_provider", provider=identity.name, error=str(error))
-        return {"provider": title, "trouble": f"{title} does not answer right now: you may still be signed in there."}
+        return {
+            "provider": title,
+            "trouble": say("%(provider)s does not answer right now: you may still be signed in there.", provider=title),
+        }
 
 
 @router.get("/login/{provider}/loggedout")
@@ -245,16 +251,16 @@ async def led(request: Request, error: errors.BrokerError) -> Response | None:
     if request.method == "GET" and isinstance(error, errors.NotSignedIn):
         return _away(f"/login{wanted.query()}")
     provider = await run_in_threadpool(_provider_of, request, at)
-    sentence = str(error) if isinstance(error, errors.SignInAgain) else "Sign in first. What you typed is kept."
+    sentence = str(error) if isinstance(error, errors.SignInAgain) else say("Sign in first. What you typed is kept.")
     again = isinstance(error, errors.SignInAgain)
     context = {
-        "title": "Sign in again" if again else "Sign in first",
+        "title": say("Sign in again") if again else say("Sign in first"),
         "status": error.status_code,
         "sentence": sentence,
         "again": f"/login/{provider}{wanted.query()}"
         if provider
         else f"/login{wanted.query(again='1' if again else '')}",
-        "word": "Sign in again" if again else "Sign in",
+        "word": say("Sign in again") if again else say("Sign in"),
         "others": "",
     }
     return pages.page(request, "login_problem.html", context, status=error.status_code, headers=PRIVATE)
@@ -273,7 +279,8 @@ def sentence(request: Request, error: Exception) -> str:
     """What a script is told, which has no page to be led to."""
     at = deps.service_of(request)
     if type(error) is errors.NotSignedIn and at.settings.identities and str(error) == str(errors.NotSignedIn()):
-        return f"Sign in at {at.settings.own_address}/login, or send an API token that you made there."
+        address = f"{at.settings.own_address}/login"
+        return say("Sign in at %(address)s, or send an API token that you made there.", address=address)
     return str(error)
 
 
@@ -326,7 +333,7 @@ def _opened(at: Service, cookie: str, state: str, provider: str) -> openid.Attem
     except (binascii.Error, ValueError, sealing.Unsealable):
         raise openid.StartAgain from None
     if at.now().timestamp() - attempt.issued > ATTEMPT_SECONDS:
-        raise openid.StartAgain("That took longer than ten minutes, so nobody was signed in. Begin again here.")
+        raise openid.StartAgain(say("That took longer than ten minutes, so nobody was signed in. Begin again here."))
     return attempt
 
 
@@ -341,7 +348,7 @@ def _identity(at: Service, name: str) -> settings.IdentitySetting:
     for identity in at.settings.identities:
         if identity.name == name:
             return identity
-    raise errors.NotFound("There is no such way to sign in here. Choose one of those on the page of signing in.")
+    raise errors.NotFound(say("There is no such way to sign in here. Choose one of those on the page of signing in."))
 
 
 def _links(at: Service, wanted: Wanted) -> list[Mapping[str, str]]:
@@ -363,11 +370,11 @@ def _problem(request: Request, at: Service, error: errors.BrokerError, provider:
     if wanted.link:
         again = "/account"  # a login is added from there only
     context = {
-        "title": "You were not signed in" if not wanted.link else "Nothing was added",
+        "title": say("You were not signed in") if not wanted.link else say("Nothing was added"),
         "status": error.status_code,
         "sentence": str(error),
         "again": again,
-        "word": "Try again" if not wanted.link else "Back to my account",
+        "word": say("Try again") if not wanted.link else say("Back to my account"),
         "others": f"/login{wanted.query(again='1')}" if len(known) > 1 and not wanted.link else "",
     }
     return pages.page(request, "login_problem.html", context, status=error.status_code, headers=PRIVATE)

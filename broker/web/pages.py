@@ -18,8 +18,9 @@ from broker.forwarding import entering
 from broker.models import State
 from broker.people import Person
 from broker.service import Service
-from broker.web import assets, deps, elsewhere, instead, places, schemas, trust, views, wording
+from broker.web import assets, deps, elsewhere, instead, language, places, schemas, trust, views, wording
 from providers import errors as clouds
+from providers.sentences import say
 
 router = APIRouter(include_in_schema=False)
 
@@ -34,12 +35,29 @@ def _nav(request: Request) -> dict[str, Any]:
     }
 
 
-templates = Jinja2Templates(directory=Path(__file__).parent / "templates", context_processors=[_nav])
-templates.env.globals["asset"] = assets.address
+def _language(request: Request) -> dict[str, Any]:
+    """What every page says of its language. The messages of scripts are English already."""
+    spoken = language.current()
+    return {"lang": spoken.code, "languages": language.switch(request.scope), "script_words": dict(spoken.script)}
+
+
+templates = Jinja2Templates(directory=Path(__file__).parent / "templates", context_processors=[_nav, _language])
+templates.env.add_extension("jinja2.ext.i18n")
+templates.env.policies["ext.i18n.trimmed"] = True
+templates.env.newstyle_gettext = True  # type: ignore[attr-defined]
+templates.env.finalize = language.shown
+templates.env.globals |= {"asset": assets.address, "gettext": language.gettext, "ngettext": language.ngettext}
 for word in (
+    language.known,
+    wording.abroad,
+    wording.ago,
     wording.breakable,
     wording.code,
+    wording.day,
+    wording.exactly,
     wording.hourly,
+    wording.lasting,
+    wording.opening,
     wording.price,
     wording.relative,
     wording.since,
@@ -86,7 +104,7 @@ def _sign_in(request: Request, key: str) -> Response:
     """Turn the key into a cookie and a clean address."""
     door = deps.door_of(request)
     if not door.spend(key) and deps.signed_in(request) is None:
-        raise errors.NotSignedIn("That link was used before, or is too old. `anybinder up` prints a fresh one.")
+        raise errors.NotSignedIn(say("That link was used before, or is too old. `anybinder up` prints a fresh one."))
     rest = [(name, value) for name, value in request.query_params.multi_items() if name != "key"]
     clean = request.url.path + (f"?{urlencode(rest)}" if rest else "")
     answer = RedirectResponse("/" + clean.lstrip("/"), status_code=SEE_OTHER)
@@ -155,10 +173,16 @@ def _unknown_places(filled: views.Filled, found: list[placement.Place]) -> dict[
         return {}
     if unknown[0].partition("/")[0] in known:
         return {
-            "backend": "That server of yours is not known here yet, or does not run. Load this page again in a moment."
+            "backend": say(
+                "That server of yours is not known here yet, or does not run. Load this page again in a moment."
+            )
         }
     named = ", ".join(f"“{name[:40]}”" for name in dict.fromkeys(unknown))
-    return {"backend": f"The link asks for {named}, which is no place to run here. Choose one of these."}
+    return {
+        "backend": say(
+            "The link asks for %(places)s, which is no place to run here. Choose one of these.", places=named
+        )
+    }
 
 
 def _chosen(offered: list[placement.Place], asked: str, last: str) -> placement.Place | None:
@@ -285,7 +309,9 @@ def enter(request: Request, at: deps.At, launch_id: str, key: str = "", seen: bo
     asking = deps.person(request)
     found = launches.get(at, asking, launch_id)
     if not schemas.may_enter(asking, found):
-        raise errors.NotAllowed("This token may not do that: it lacks the scope “launch”. Make one that has it.")
+        raise errors.NotAllowed(
+            say("This token may not do that: it lacks the scope “%(scope)s”. Make one that has it.", scope="launch")
+        )
     if there := entering.entry(at, found):
         if there.moved and not seen:
             return page(request, "leaving.html", {"launch": views.launch(at, found)})
@@ -352,20 +378,20 @@ def mine(request: Request, at: deps.At, asking: deps.Asking) -> Response:
 
 
 TITLES = {
-    400: "That cannot be used",
-    401: "Please sign in first",
-    403: "Not from here",
-    404: "Nothing here",
-    405: "Not like this",
-    421: "Not at this address",
-    429: "Too often",
-    503: "Not available right now",
+    400: say("That cannot be used"),
+    401: say("Please sign in first"),
+    403: say("Not from here"),
+    404: say("Nothing here"),
+    405: say("Not like this"),
+    421: say("Not at this address"),
+    429: say("Too often"),
+    503: say("Not available right now"),
 }
 
 
 def error_page(request: Request, status: int, sentence: str, reason: str) -> HTMLResponse:
     """The page for anything that went wrong."""
-    title = TITLES.get(status, "Something went wrong")
+    title = TITLES.get(status, say("Something went wrong"))
     context = {"status": status, "title": title, "sentence": sentence, "reason": reason}
     return page(request, "error.html", context, status=status)
 
@@ -378,6 +404,8 @@ def page(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> HTMLResponse:
-    """Pages say what is the case now: a browser that goes back asks again."""
+    """Pages say what is the case now: a browser that goes back asks again. What went wrong beyond every route has not met
+    `language.Languages`: so the language is looked for here as well."""
+    language.use(request.scope)
     sent = {"cache-control": "no-store", **(headers or {})}
     return templates.TemplateResponse(request, name, context, status_code=status, headers=sent)

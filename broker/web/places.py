@@ -16,12 +16,13 @@ from starlette.responses import StreamingResponse
 from broker import backends, budgets, launches, menus, people, placement, resources, subjects
 from broker.people import Person
 from broker.service import Service
-from broker.web import deps, views
+from broker.web import deps, language, views
+from providers.sentences import say
 
 router = APIRouter(tags=["launches"])
 STREAM_SECONDS = 60.0  # a cloud's call may take 45; who is still curious asks again
 TICK_SECONDS = 1.0  # how often a place says for how long its cloud has not answered
-LAST = "you chose it last time"
+LAST = say("you chose it last time")
 
 
 def _asked(
@@ -51,9 +52,7 @@ def now(at: deps.At, asking: deps.Whoever, filled: Asked) -> dict[str, Any]:
     `asking` is true where more is to come; ask again then, or follow `/api/places/stream`. Who is not signed in is told of the
     places that everybody may come to use, and nothing of the repository.
     """
-    if asking.anonymous:
-        return _for_strangers(at, filled)
-    return _now(at, asking, filled)
+    return language.spoken(_for_strangers(at, filled) if asking.anonymous else _now(at, asking, filled))
 
 
 @router.get(
@@ -147,12 +146,12 @@ def told(place: placement.Place, last: str = "") -> dict[str, Any]:
 def session(place: placement.Place) -> str:
     """What the whole session costs, in a few words."""
     if place.own:
-        return "nothing more to pay"
+        return say("nothing more to pay")
     if place.price_for_session is None:
-        return "asking for its price" if place.asking else "price unknown"
+        return say("asking for its price") if place.asking else say("price unknown")
     if not place.price_for_session:
-        return "free"
-    return f"at most {budgets.money(place.price_for_session, place.currency)}"
+        return say("free")
+    return say("at most %(cost)s", cost=budgets.money(place.price_for_session, place.currency))
 
 
 def described(subject: subjects.Subject | None) -> dict[str, Any] | None:
@@ -167,7 +166,7 @@ def described(subject: subjects.Subject | None) -> dict[str, Any] | None:
         "requires": resources.plainly(asked.required),
         "recommends": resources.plainly(asked.recommended),
         "asks": views.asking(asked) if found else "",
-        "trouble": subject.trouble,
+        "trouble": language.known(subject.trouble),
     }
 
 
@@ -208,4 +207,4 @@ async def _events(at: Service, person: Person, filled: views.Filled) -> AsyncIte
 
 
 def _event(name: str, content: Any) -> str:
-    return f"event: {name}\ndata: {json.dumps(content)}\n\n"
+    return f"event: {name}\ndata: {json.dumps(language.spoken(content))}\n\n"

@@ -13,17 +13,18 @@ from starlette.responses import Response
 from broker import backends, budgets, errors, holdings, people, reaper, settings
 from broker.models import Launch, State
 from broker.service import Service
-from broker.web import deps, limits, pages
+from broker.web import deps, limits, pages, views
+from providers.sentences import listed, say
 
 router = APIRouter(include_in_schema=False)
 api = APIRouter(tags=["launches"])
 LOOKS, LOOK_SECONDS = 60, 300  # how often one person may have a cloud asked in this time
 FATES = {
     "wanted": "",
-    "unwanted": "Its launch is over. The next sweep ends it.",
-    "expired": "No launch of yours knows this, and nobody can want it any more. The next sweep ends it.",
-    "unknown": "No launch of yours knows this.",
-    "foreign": "It carries no tag of this hub, which does not touch it.",
+    "unwanted": say("Its launch is over. The next sweep ends it."),
+    "expired": say("No launch of yours knows this, and nobody can want it any more. The next sweep ends it."),
+    "unknown": say("No launch of yours knows this."),
+    "foreign": say("It carries no tag of this hub, which does not touch it."),
 }
 
 
@@ -84,13 +85,10 @@ def total(found: Iterable[holdings.Holding], now: dt.datetime) -> str:
     """All of it in a sentence. static/running.js says it the same way."""
     found = list(found)
     sums = holdings.totals(found, now).items()
-    said = [
-        f"{budgets.exact(hourly, currency)} an hour, {budgets.money(so_far, currency)} so far"
-        for currency, (hourly, so_far) in sorted(sums)
-    ]
+    said = [views.spending(hourly, so_far, currency) for currency, (hourly, so_far) in sorted(sums)]
     if missing := holdings.unpriced(found):
-        said.append(f"{missing} without a known price")
-    return "; ".join(said) if said else "Nothing that costs money."
+        said.append(say("%(count)s without a known price", count=missing))
+    return listed(said, "; ") if said else say("Nothing that costs money.")
 
 
 # --- within ---------------------------------------------------------------------------------------------------------

@@ -27,8 +27,9 @@ from broker import backends, errors, launches, people, placement, repos, seats, 
 from broker.forwarding import choosing, entering, entrance
 from broker.models import Launch, State
 from broker.service import Service
-from broker.web import binder, building, callers, deps, instead, pages, tokens, views
+from broker.web import binder, building, callers, deps, instead, language, pages, tokens, views
 from providers import errors as clouds
+from providers.sentences import say
 
 router = APIRouter(include_in_schema=False)
 
@@ -77,7 +78,13 @@ def understood(path: str, query: str) -> Link:
     spec = spec.rstrip("/")
     if prefix not in repos.providers or not spec:
         known = ", ".join(f"{name} ({provider.title})" for name, provider in repos.providers.items())
-        raise errors.NotFound(f"No kind of repository host is called “{prefix[:40]}” here. Known are: {known}.")
+        raise errors.NotFound(
+            say(
+                "No kind of repository host is called “%(name)s” here. Known are: %(known)s.",
+                name=prefix[:40],
+                known=known,
+            )
+        )
     wanted = QueryParams(query)
     opened = _openers(wanted)
     typed = {name: wanted.get(name, "") for name in views.Filled.FIELDS}
@@ -99,7 +106,7 @@ def understood(path: str, query: str) -> Link:
             problems["path"] = str(error)
         else:
             if not typed["path"].strip("/"):
-                problems["path"] = "The link wants to open what is no page of the session. That was left out."
+                problems["path"] = say("The link wants to open what is no page of the session. That was left out.")
     return Link(
         prefix=prefix,
         spec=spec,
@@ -239,7 +246,7 @@ def _start(request: Request, at: Service, build_token: str) -> Response:
     try:
         found = _launched(request, at, link, build_token)
     except tokens.BadToken:
-        return _page(request, at, link, person, "This page was open for too long. Start it again.", 403)
+        return _page(request, at, link, person, say("This page was open for too long. Start it again."), 403)
     except building.Failed as failure:
         return _page(request, at, link, person, failure.event["message"], failure.event.get("status_code", 400))
     except (errors.BrokerError, clouds.ProviderError) as error:
@@ -308,7 +315,7 @@ def _page(
     if "repo" in link.problems:
         return pages.page(request, "v2_wrong.html", context, status=400, headers=told["headers"])
     shut = _closed(at, person)
-    closed = "That place is for people who are signed in. Sign in first, then choose it." if choosing else shut
+    closed = say("That place is for people who are signed in. Sign in first, then choose it.") if choosing else shut
     if closed:
         context |= {"closed": closed, "visitors": "" if shut else _for_visitors(request)}
         return pages.page(request, "v2_closed.html", context, status=401, headers=told["headers"])
@@ -318,7 +325,7 @@ def _page(
         "token": token,
         "opens": link.opens,
         "steps": views.STEPS,
-        "doing": views.DOING,
+        "doing": language.spoken(views.DOING),
         "stop": f"{visit(at, launch_id or '')}/stop",
     }
     return pages.page(request, "v2.html", context, status=status, headers=told["headers"])
@@ -336,7 +343,10 @@ def _left_out(link: Link, person: people.Person | None) -> list[str]:
     told = [link.problems["path"]] if "path" in link.problems else []
     if sized and person is None:
         told.append(
-            f"The link also says {', '.join(sized)}. For visitors, whoever runs this hub decides that; sign in to choose."
+            say(
+                "The link also says %(fields)s. For visitors, whoever runs this hub decides that; sign in to choose.",
+                fields=", ".join(sized),
+            )
         )
     return told
 
@@ -347,7 +357,7 @@ def _closed(at: Service, person: people.Person | None) -> str:
     if not name and at.settings.binder_peers:
         return ""
     if not name:
-        return "Whoever runs this hub lets only people who are signed in start something."
+        return say("Whoever runs this hub lets only people who are signed in start something.")
     return backends.named(at, name).closed_to(at, person or people.ANONYMOUS) or ""
 
 
@@ -361,7 +371,7 @@ def visit(service: Service, launch_id: str) -> str:
 
 def _visited(service: Service, launch_id: str, mark: str) -> Launch:
     if not hmac.compare_digest(mark.encode(), service.keys.token("visit", launch_id).encode()):
-        raise errors.NotFound("There is no such launch. Follow the link that brought you here again.")
+        raise errors.NotFound(say("There is no such launch. Follow the link that brought you here again."))
     return launches.get(service, people.bearer(launch_id), launch_id)
 
 

@@ -32,46 +32,53 @@ from broker.models import Launch, Phase, State
 from broker.people import Person
 from broker.service import Service
 from broker.web import schemas
+from providers.sentences import listed, say
 
 LINES_MOST = 2000  # lines of a log in one page; static/progress.js keeps as many
 OWN_NAME = re.compile(r".+-[a-z2-7]{6}")
 """A name that a launch was given because nobody named it (wishes.row)."""
 
 STEPS = {
-    "Waiting": (Phase.WAITING,),
-    "Fetching": (Phase.FETCHING,),
-    "Building": (Phase.BUILDING, Phase.PUSHING, Phase.BUILT),
-    "Launching": (Phase.LAUNCHING,),
-    "Ready": (Phase.READY,),
+    say("Waiting"): (Phase.WAITING,),
+    say("Fetching"): (Phase.FETCHING,),
+    say("Building"): (Phase.BUILDING, Phase.PUSHING, Phase.BUILT),
+    say("Launching"): (Phase.LAUNCHING,),
+    say("Ready"): (Phase.READY,),
 }
 STEP_OF = {phase: index for index, phases in enumerate(STEPS.values()) for phase in phases}
 DOING = (
-    "Waiting to start",
-    "Fetching the repository",
-    "Building its environment",
-    "Starting the server",
-    "Ready",
+    say("Waiting to start"),
+    say("Fetching the repository"),
+    say("Building its environment"),
+    say("Starting the server"),
+    say("Ready"),
 )
 ENDED_WELL = ("asked", "idle", "expired", "")
 ADVICE = {
-    "build_failed": "The last lines of the log say more. Change the repository or choose another commit, then try again.",
-    "build_timeout": "Fewer or smaller packages build faster.",
-    "peers": "It may be different in a few minutes, or at a place of your own.",
-    "no_offer": "It may be different in a few minutes.",
-    "no_capacity": "It may be different in a few minutes. A smaller size is found more often.",
-    "budget": "Nothing was started that would have cost more. Ask for fewer hours, or raise the budget; what you typed is kept.",
-    "quota": "Ask for less, end what else runs in that account, or ask its cloud for a higher limit.",
-    "credential": "Check the account on the page “Accounts”: its cloud no longer accepts what was given for it.",
-    "permission": "Give the account what is missing; the page “Accounts” checks it and says how.",
-    "credential_short": "Ask for fewer hours, or connect the account again.",
-    "unavailable": "That cloud does not answer at the moment. Wait a little, or choose another place.",
-    "boot_timeout": "A machine that never reports is often a matter of the network there. Try again, or choose another place.",
-    "instance_lost": "Try again. Where the cloud may take machines away, choose one that it may not.",
-    "server_ended": "The last lines of the log say more. Often it had too little memory: choose a larger size.",
-    "repo_token": "Open the page “Accounts” and connect the host of the repository again.",
-    "left": "Open the link again when you have time to wait.",
+    "build_failed": say(
+        "The last lines of the log say more. Change the repository or choose another commit, then try again."
+    ),
+    "build_timeout": say("Fewer or smaller packages build faster."),
+    "peers": say("It may be different in a few minutes, or at a place of your own."),
+    "no_offer": say("It may be different in a few minutes."),
+    "no_capacity": say("It may be different in a few minutes. A smaller size is found more often."),
+    "budget": say(
+        "Nothing was started that would have cost more. Ask for fewer hours, or raise the budget; what you typed is kept."
+    ),
+    "quota": say("Ask for less, end what else runs in that account, or ask its cloud for a higher limit."),
+    "credential": say("Check the account on the page “Accounts”: its cloud no longer accepts what was given for it."),
+    "permission": say("Give the account what is missing; the page “Accounts” checks it and says how."),
+    "credential_short": say("Ask for fewer hours, or connect the account again."),
+    "unavailable": say("That cloud does not answer at the moment. Wait a little, or choose another place."),
+    "boot_timeout": say(
+        "A machine that never reports is often a matter of the network there. Try again, or choose another place."
+    ),
+    "instance_lost": say("Try again. Where the cloud may take machines away, choose one that it may not."),
+    "server_ended": say("The last lines of the log say more. Often it had too little memory: choose a larger size."),
+    "repo_token": say("Open the page “Accounts” and connect the host of the repository again."),
+    "left": say("Open the link again when you have time to wait."),
 }
-SOME_ADVICE = "The log below shows how far it came. Everything you typed is kept."
+SOME_ADVICE = say("The log below shows how far it came. Everything you typed is kept.")
 
 
 class Filled:
@@ -164,23 +171,38 @@ class Filled:
 
 def ending(place: placement.Place) -> str:
     """What happens at the end of a session there."""
-    kept = "What is in it is then deleted: download what you want to keep before."
     if place.peer or place.hours is None:
-        return f"{place.title} decides when it ends, usually soon after it is no longer used. {kept}"
+        return say(
+            "%(place)s decides when it ends, usually soon after it is no longer used. What is in it is then deleted: download "
+            "what you want to keep before.",
+            place=place.title,
+        )
     longest = budgets.hours(dt.timedelta(hours=place.hours))
     if not place.idle_minutes:
-        return f"It ends after {longest} at the latest. {kept}"
-    return f"It ends after {longest} at the latest, and after {place.idle_minutes:g} minutes without use. {kept}"
+        return say(
+            "It ends after %(time)s at the latest. What is in it is then deleted: download what you want to keep before.",
+            time=longest,
+        )
+    return say(
+        "It ends after %(time)s at the latest, and after %(minutes)s minutes without use. What is in it is then deleted: "
+        "download what you want to keep before.",
+        time=longest,
+        minutes=float(place.idle_minutes),
+    )
 
 
 def asking(asked: resources.Asked) -> str:
     """What the repository asks for, in a sentence; empty where it asks for nothing."""
     required, recommended = resources.plainly(asked.required), resources.plainly(asked.recommended)
     if required and recommended:
-        return f"This repository asks for at least {required}, and recommends {recommended}."
+        return say(
+            "This repository asks for at least %(required)s, and recommends %(recommended)s.",
+            required=required,
+            recommended=recommended,
+        )
     if required:
-        return f"This repository asks for at least {required}."
-    return f"This repository recommends {recommended}." if recommended else ""
+        return say("This repository asks for at least %(required)s.", required=required)
+    return say("This repository recommends %(recommended)s.", recommended=recommended) if recommended else ""
 
 
 def sized(size: settings.SizeSetting) -> str:
@@ -193,25 +215,25 @@ def _names(listed: str) -> list[str]:
 
 
 UNUSABLE = {
-    "name": "A name has letters, digits, dots and hyphens, at most 63, and begins with a letter or digit.",
-    "cpu": "This is no number of processors. Write it like 2 or 0.5.",
-    "memory": "This is no amount of memory. Write it like 4G or 512M.",
-    "disk": "This is no amount of disk space. Write it like 20G.",
-    "gpu": "This is no number of GPUs. Write 0, 1 or more.",
-    "hours": "This is no number of hours. Write one above 0, and at most 720.",
-    "budget": "This is no budget. Write it like 2.50, or like 500 SU where service units are counted.",
-    "prefer": "Offers are tried by price, or by how soon they are usually ready. Choose one of the two.",
-    "spot": "Tick the box, or leave it.",
-    "hedge": "Tick the box, or leave it.",
-    "elsewhere": "These are too many places. Choose fewer.",
+    "name": say("A name has letters, digits, dots and hyphens, at most 63, and begins with a letter or digit."),
+    "cpu": say("This is no number of processors. Write it like 2 or 0.5."),
+    "memory": say("This is no amount of memory. Write it like 4G or 512M."),
+    "disk": say("This is no amount of disk space. Write it like 20G."),
+    "gpu": say("This is no number of GPUs. Write 0, 1 or more."),
+    "hours": say("This is no number of hours. Write one above 0, and at most 720."),
+    "budget": say("This is no budget. Write it like 2.50, or like 500 SU where service units are counted."),
+    "prefer": say("Offers are tried by price, or by how soon they are usually ready. Choose one of the two."),
+    "spot": say("Tick the box, or leave it."),
+    "hedge": say("Tick the box, or leave it."),
+    "elsewhere": say("These are too many places. Choose fewer."),
 }
 
 
 def unusable(filled: Filled, field: str) -> str:
     """The sentence beside a field that holds what it cannot."""
     if field == "repo" and not filled.typed["repo"]:
-        return "Give a repository: its address as you would paste it, or owner/name for GitHub."
-    return UNUSABLE.get(field, "This is too long. Shorten it.")
+        return say("Give a repository: its address as you would paste it, or owner/name for GitHub.")
+    return UNUSABLE.get(field, say("This is too long. Shorten it."))
 
 
 def described(found: repos.Resolved) -> dict[str, str]:
@@ -220,7 +242,7 @@ def described(found: repos.Resolved) -> dict[str, str]:
     title = f"{address.netloc.rpartition('@')[2]}{address.path}".removesuffix(".git") or found.repo_url
     host, _, path = title.partition("/")
     link = found.web_url if found.web_url.startswith(("https://", "http://")) else ""
-    return {"title": title, "host": host, "owner": path.rpartition("/")[0] or "whoever runs it", "link": link}
+    return {"title": title, "host": host, "owner": path.rpartition("/")[0] or say("whoever runs it"), "link": link}
 
 
 def again(found: Launch) -> str:
@@ -288,7 +310,9 @@ def launch(service: Service, found: Launch, lines: list[dict[str, Any]] | None =
         **schemas.launch_json(service, Person(id=found.person), found),
         "situation": situation(found),
         "stop_wanted": found.stop_wanted,
-        "where": f"your server at {_title(service, found.backend)}" if found.offer else _title(service, found.backend),
+        "where": say("your server at %(place)s", place=_title(service, found.backend))
+        if found.offer
+        else _title(service, found.backend),
         "paying": paying(service, found),
         "ends_soon": ends_soon(service, found),
     }
@@ -310,11 +334,22 @@ def paying(service: Service, found: Launch) -> str:
     """What it costs at this moment, in a sentence, as our table has it; empty where it is nothing. Asks no cloud."""
     things = [thing for thing in holdings.of_launch(service, found) if thing.price_per_hour != 0]
     if any(thing.price_per_hour is None for thing in things):
-        return "What it costs is not known"
-    return "; ".join(
-        f"{budgets.exact(thing.price_per_hour or Decimal(0), thing.currency)} an hour, "
-        f"{budgets.money(thing.cost(service.now()) or Decimal(0), thing.currency)} so far"
-        for thing in things
+        return say("What it costs is not known")
+    return listed(
+        (
+            spending(thing.price_per_hour or Decimal(0), thing.cost(service.now()) or Decimal(0), thing.currency)
+            for thing in things
+        ),
+        "; ",
+    )
+
+
+def spending(hourly: Decimal, so_far: Decimal, currency: str) -> str:
+    """`$0.0416 an hour, $0.12 so far`."""
+    return say(
+        "%(price)s an hour, %(cost)s so far",
+        price=budgets.exact(hourly, currency),
+        cost=budgets.money(so_far, currency),
     )
 
 
@@ -336,9 +371,9 @@ def _steps(seen: list[Phase], at: int, now: str) -> list[dict[str, str]]:
         status = "done" if index < at or Phase.READY in seen else "todo"
         if index == at and Phase.READY not in seen:
             status = {"starting": "now", "failed": "failed"}.get(now, "done")
-        note = "failed here" if status == "failed" else ""
+        note: str = say("failed here") if status == "failed" else ""
         if title == "Building" and status == "done" and Phase.BUILDING not in seen:
-            note = "already built"
+            note = say("already built")
         steps.append({"title": title, "status": status, "note": note})
     return steps
 
@@ -363,9 +398,9 @@ def _provided(service: Service, found: Launch) -> str:
     except errors.BrokerError:
         return ""
     if found.offer:
-        return "Your own server provides the compute: nothing is bought."
+        return say("Your own server provides the compute: nothing is bought.")
     if backend.asks_for_account:
-        return f"Your own account at {backend.title} provides the compute, and its cloud bills you."
+        return say("Your own account at %(place)s provides the compute, and its cloud bills you.", place=backend.title)
     if backend.provider.on_this_computer:
-        return "The computer that this hub runs on provides the compute."
-    return "Whoever runs this hub provides the compute."
+        return say("The computer that this hub runs on provides the compute.")
+    return say("Whoever runs this hub provides the compute.")

@@ -31,7 +31,7 @@ def test_what_clients_use_is_readable_where_the_operator_says_so(make_bench: Cal
     assert "access-control-allow-origin" not in ask(make_bench(), path).headers
     assert ask(make_bench(cors_allow_origin="*"), path).headers["access-control-allow-origin"] == "*"
     one = ask(make_bench(cors_allow_origin=BOOK), path, origin="https://other.example").headers
-    assert (one["access-control-allow-origin"], one["vary"]) == (BOOK, "origin")
+    assert (one["access-control-allow-origin"], one["vary"].split(", ")[0]) == (BOOK, "origin")
 
 
 @pytest.mark.parametrize("path", ["/versions", "/badge.svg", "/badge_logo.svg", "/assets/images/badge.svg"])

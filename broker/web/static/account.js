@@ -1,5 +1,7 @@
 // A button beside what is shown once.
 
+import { say } from "./words.js";
+
 const token = document.getElementById("token"), copy = document.getElementById("copy"), copied = document.getElementById("copied");
 
 copy.hidden = !navigator.clipboard;
@@ -7,9 +9,9 @@ token.addEventListener("focus", () => token.select());
 copy.addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText(token.value);
-    copied.textContent = "Copied.";
+    copied.textContent = say("Copied.");
   } catch {
     token.select();
-    copied.textContent = "It is selected: copy it with Ctrl+C or ⌘C.";
+    copied.textContent = say("It is selected: copy it with Ctrl+C or ⌘C.");
   }
 });

@@ -2,6 +2,7 @@
 
 import { offerInstead } from "./instead.js";
 import { since } from "./times.js";
+import { say } from "./words.js";
 
 const LINES_MOST = 2000, RETRY_AFTER = 3000;
 const root = document.getElementById("root"), log = document.getElementById("log"), panel = document.getElementById("panel");
@@ -70,7 +71,7 @@ function reach(step) {
 
 function enter(event) {
   close();
-  part("said").textContent = "Ready. Opening it.";
+  part("said").textContent = say("Ready. Opening it.");
   location.replace(wayIn(event.url, root.dataset.opens, event.token));
 }
 
@@ -94,11 +95,11 @@ function fail(event) {
   steps[Math.max(0, at)].className = "failed";
   steps[Math.max(0, at)].removeAttribute("aria-current");
   panel.classList.add("failed");
-  part("panel-title").textContent = "It could not be started";
-  part("cause").textContent = (event.message || "The hub did not say why.").trim();
-  part("advice").textContent = "The log says more. You can try again, or run it somewhere else.";
-  part("said").textContent = `It could not be started. ${part("cause").textContent}`;
-  document.title = document.title.replace(/^(.+ – )?/, "Failed – ");
+  part("panel-title").textContent = say("It could not be started");
+  part("cause").textContent = (event.message || say("The hub did not say why.")).trim();
+  part("advice").textContent = say("The log says more. You can try again, or run it somewhere else.");
+  part("said").textContent = say("It could not be started. %(reason)s", { reason: part("cause").textContent });
+  document.title = document.title.replace(/^(.+ – )?/, `${say("Failed")} – `);
   for (const id of ["clock", "going"]) part(id).hidden = true;
   for (const id of ["cause", "advice", "after"]) part(id).hidden = false;
   part("details").open = true;

@@ -2,6 +2,7 @@
 
 import "./copying.js";
 import "./times.js";
+import { say } from "./words.js";
 
 const asked = [];
 for (const form of document.querySelectorAll("form[data-wait]")) {
@@ -11,7 +12,7 @@ for (const form of document.querySelectorAll("form[data-wait]")) {
     if (button.getAttribute("aria-disabled") === "true") return event.preventDefault();
     button.setAttribute("aria-disabled", "true");
     button.textContent = form.dataset.wait;
-    if (said) said.textContent = "This takes a few seconds, and a minute at most.";
+    if (said) said.textContent = say("This takes a few seconds, and a minute at most.");
   });
   asked.push(() => {
     button.removeAttribute("aria-disabled");

@@ -1,16 +1,18 @@
 // Buttons that copy what a field holds, also those that come to the page later. Without this they are not shown.
 
+import { say } from "./words.js";
+
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
   const source = document.getElementById(button.dataset.copy), said = button.parentElement.querySelector("[data-copied]");
   try {
     await navigator.clipboard.writeText(source.value);
-    said.textContent = "Copied.";
+    said.textContent = say("Copied.");
   } catch {
     source.focus();
     source.select();
-    said.textContent = "It is selected: copy it with Ctrl+C or ⌘C.";
+    said.textContent = say("It is selected: copy it with Ctrl+C or ⌘C.");
   }
 });
 

@@ -113,7 +113,7 @@ class AnybinderLaunch extends HTMLElement {
 
   async #ask() {
     if (!this.#told("repo")) return;
-    const address = `${this.hub}api/places?${new URLSearchParams({ backends: this.#told("backends") })}`;
+    const address = `${this.hub}api/places?${new URLSearchParams({ backends: this.#told("backends"), lang: this.#words.lang })}`;
     if (!asked.has(address)) asked.set(address, places(address));
     try {
       const told = await asked.get(address);

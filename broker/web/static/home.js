@@ -1,12 +1,13 @@
 // The form works without this. Here: what a pasted address means, said while one types, and what was launched lately.
 
 import { offerInstead } from "./instead.js";
+import { say } from "./words.js";
 
 const form = document.getElementById("launch"), repo = document.getElementById("repo"), ref = document.getElementById("ref");
 const found = document.getElementById("repo-found"), go = document.getElementById("go");
 let asking = null, timer = 0, asked = "";
 
-function say(text, kind = "") {
+function tell(text, kind = "") {
   found.className = `found ${kind}`.trim();
   found.textContent = text;
 }
@@ -17,20 +18,21 @@ async function resolve() {
   if (words.toString() === asked) return;
   asking?.abort();
   asked = words.toString();
-  if (!repo.value.trim()) return say("");
+  if (!repo.value.trim()) return tell("");
   const mine = (asking = new AbortController());
-  say("Looking it up…", "asking");
+  tell(say("Looking it up…"), "asking");
   try {
     const answer = await fetch(`/api/resolve?${words}`, { signal: mine.signal });
     const told = await answer.json();
-    if (answer.status === 401) return say(""); // for visitors nothing is looked up before they launch
+    if (answer.status === 401) return tell(""); // for visitors nothing is looked up before they launch
     const gone = told.reason === "ref_not_found" || told.reason === "repo_not_found";
     offerInstead(gone ? `/link/instead?${new URLSearchParams(new FormData(form))}` : "");
-    if (!answer.ok) return say(told.detail || "", "wrong");
-    say(`Found: ${told.title} at commit ${told.commit.slice(0, 7)}${told.path ? `, opens ${told.path}` : ""}`);
+    if (!answer.ok) return tell(told.detail || "", "wrong");
+    const named = { title: told.title, commit: told.commit.slice(0, 7), path: told.path };
+    tell(told.path ? say("Found: %(title)s at commit %(commit)s, opens %(path)s", named) : say("Found: %(title)s at commit %(commit)s", named));
   } catch {
     // Left, or the broker is away: launching says so itself.
-    if (mine === asking) say("");
+    if (mine === asking) tell("");
   }
 }
 
@@ -48,15 +50,16 @@ if (repo.value && !repo.hasAttribute("aria-invalid") && !ref.hasAttribute("aria-
 
 // One press is one launch.
 form.addEventListener("submit", (event) => {
+  if (event.submitter && event.submitter !== go) return; // to the same form in another language
   if (go.getAttribute("aria-disabled") === "true") return event.preventDefault();
   asking?.abort();
   clearTimeout(timer);
   go.setAttribute("aria-disabled", "true");
-  go.textContent = "Looking it up…";
+  go.textContent = say("Looking it up…");
 });
 addEventListener("pageshow", () => {
   go.removeAttribute("aria-disabled");
-  go.textContent = "Launch";
+  go.textContent = say("Launch");
 });
 
 // Connecting an account leads back to the form as it is filled by then.
@@ -87,7 +90,7 @@ function row(one) {
   remove.type = "button";
   remove.className = "remove";
   remove.textContent = "×";
-  remove.setAttribute("aria-label", `Remove ${one.title} from this list`);
+  remove.setAttribute("aria-label", say("Remove %(title)s from this list", { title: one.title }));
   remove.addEventListener("click", () => {
     try {
       localStorage.setItem(KEY, JSON.stringify(recent().filter((other) => other.link !== one.link)));

@@ -2,6 +2,7 @@
 
 import { offerCopies } from "./copying.js";
 import { pageNow, replace, since } from "./times.js";
+import { say } from "./words.js";
 
 const LINES_MOST = 2000, LOOK_EVERY = 5000, RETRY_AFTER = 3000;
 const page = document.getElementById("launch"), log = document.getElementById("log");
@@ -68,7 +69,7 @@ async function enter() {
   watching = false;
   stream?.close();
   if (notify()) await seen();
-  said.textContent = "Ready. Opening it.";
+  said.textContent = say("Ready. Opening it.");
   location.assign(`/launches/${page.dataset.id}/open`);
 }
 

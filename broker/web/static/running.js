@@ -1,6 +1,7 @@
 // Each cloud is asked by itself, and its part put in place as soon as it has answered.
 
 import { replace } from "./times.js";
+import { lang, say } from "./words.js";
 
 const said = document.getElementById("said"), sum = document.getElementById("total");
 const sections = (look) => [...document.querySelectorAll("section[data-look]")].filter((one) => !look || one.dataset.look === look);
@@ -9,7 +10,7 @@ function busy(look, on) {
   for (const one of sections(look)) {
     one.setAttribute("aria-busy", on);
     const note = one.querySelector(".asked");
-    if (on && note) note.textContent = "Asking its cloud…";
+    if (on && note) note.textContent = say("Asking its cloud…");
   }
 }
 
@@ -21,7 +22,7 @@ async function ask(look) {
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const one of sections(look)) replace(one.id, fresh);
   } catch {
-    for (const one of sections(look)) (one.querySelector(".asked") || one.querySelector("h2")).textContent = "This hub does not answer. Try again in a moment.";
+    for (const one of sections(look)) (one.querySelector(".asked") || one.querySelector("h2")).textContent = say("This hub does not answer. Try again in a moment.");
   }
   busy(look, false);
   sum.textContent = total();
@@ -31,15 +32,22 @@ async function ask(look) {
 const signs = JSON.parse(sum.dataset.signs);
 
 function exact(price, currency) {
-  const digits = String(Number(price.toFixed(6)));
-  if (!(currency in signs)) return `${digits} ${currency}`;
-  return signs[currency] + price.toFixed(Math.max(2, (digits.split(".")[1] || "").length));
+  const known = Number(price.toFixed(6));
+  return written(known, currency, Math.max(2, decimals(known)));
 }
 
 function money(amount, currency) {
-  const digits = String(Math.ceil(Number((amount * 1e6).toFixed(3))) / 1e6);
-  if (!(currency in signs)) return `${digits} ${currency}`;
-  return signs[currency] + (amount > 0 && amount < 0.01 ? digits : (Math.ceil(Number((amount * 100).toFixed(4))) / 100).toFixed(2));
+  const known = Math.ceil(Number((amount * 1e6).toFixed(3))) / 1e6;
+  if (amount > 0 && amount < 0.01) return written(known, currency, decimals(known));
+  return written(currency in signs ? Math.ceil(Number((amount * 100).toFixed(4))) / 100 : known, currency, 2);
+}
+
+const decimals = (number) => (String(number).split(".")[1] || "").length;
+
+function written(number, currency, digits) {
+  if (!(currency in signs)) return `${number.toLocaleString(lang, { maximumFractionDigits: 6, useGrouping: lang !== "en" })}${lang === "en" ? " " : "\u00a0"}${currency}`;
+  const format = { style: "currency", currency, minimumFractionDigits: digits, maximumFractionDigits: digits, useGrouping: lang !== "en" };
+  return number.toLocaleString(lang, format);
 }
 
 function total() {
@@ -52,16 +60,18 @@ function total() {
     const [an_hour, so_far] = sums[currency] || [0, 0];
     sums[currency] = [an_hour + Number(hourly), so_far + Number(cost || 0)];
   }
-  const parts = Object.keys(sums).sort().map((currency) => `${exact(sums[currency][0], currency)} an hour, ${money(sums[currency][1], currency)} so far`);
-  if (unpriced) parts.push(`${unpriced} without a known price`);
-  return parts.length ? parts.join("; ") : "Nothing that costs money.";
+  const parts = Object.keys(sums).sort().map((currency) => say("%(price)s an hour, %(cost)s so far", { price: exact(sums[currency][0], currency), cost: money(sums[currency][1], currency) }));
+  if (unpriced) parts.push(say("%(count)s without a known price", { count: unpriced }));
+  return parts.length ? parts.join("; ") : say("Nothing that costs money.");
 }
 
 async function everywhere() {
   await Promise.all([...new Set(sections().map((one) => one.dataset.look))].map(ask));
   const by = document.getElementById("by"), silent = sections().filter((one) => one.dataset.asked !== "yes").length;
   if (!silent && by) by.textContent = by.dataset.asked;
-  said.textContent = silent ? `${silent} of ${sections().length} places could not be asked. ${sum.textContent}` : `Every place was asked. ${sum.textContent}`;
+  said.textContent = silent
+    ? say("%(count)s of %(all)s places could not be asked. %(total)s", { count: silent, all: sections().length, total: sum.textContent })
+    : say("Every place was asked. %(total)s", { total: sum.textContent });
 }
 
 document.addEventListener("click", (event) => {

@@ -4,7 +4,7 @@ import { pageNow, replace } from "./times.js";
 
 const EVERY = 5000;
 const connection = document.getElementById("connection"), said = document.getElementById("said");
-const states = () => [...document.querySelectorAll("tr[data-state]")].map((row) => `${row.querySelector("th a").textContent}: ${row.dataset.state}`);
+const states = () => [...document.querySelectorAll("tr[data-state]")].map((row) => `${row.querySelector("th a").textContent}: ${row.querySelector(".state").textContent}`);
 
 async function refresh() {
   if (document.hidden) return;

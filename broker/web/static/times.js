@@ -1,12 +1,14 @@
 // Times that go on while one looks. The same words as broker/web/wording.py.
 
+import { say } from "./words.js";
+
 export function span(seconds) {
   seconds = Math.max(0, Math.round(seconds));
-  if (seconds < 60) return `${seconds} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
-  if (seconds >= 172800) return `${Math.floor(seconds / 86400)} days`;
+  if (seconds < 60) return say("%(seconds)s s", { seconds });
+  if (seconds < 3600) return say("%(minutes)s min", { minutes: Math.floor(seconds / 60) });
+  if (seconds >= 172800) return say("%(days)s days", { days: Math.floor(seconds / 86400) });
   const hours = Math.floor(seconds / 3600), minutes = Math.floor((seconds % 3600) / 60);
-  return minutes ? `${hours} h ${minutes} min` : `${hours} h`;
+  return minutes ? say("%(hours)s h %(minutes)s min", { hours, minutes }) : say("%(hours)s h", { hours });
 }
 
 export function stopwatch(seconds) {
@@ -20,8 +22,8 @@ export const since = (moment) => (Date.now() - Date.parse(moment)) / 1000;
 
 function relative(moment) {
   const passed = since(moment);
-  if (passed > -5 && passed < 10) return "just now";
-  return passed > 0 ? `${span(passed)} ago` : `in ${span(-passed)}`;
+  if (passed > -5 && passed < 10) return say("just now");
+  return passed > 0 ? say("%(time)s ago", { time: span(passed) }) : say("in %(time)s", { time: span(-passed) });
 }
 
 function write(node, text) {
