@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from broker import backends, errors, orders, placement
 from broker.forwarding import rows
@@ -54,6 +55,13 @@ def there(service: Service, found: Launch, place: str) -> views.Filled:
 def offered(service: Service, person: Person, found: Launch) -> list[dict[str, Any]]:
     """The first of them, in words."""
     return [_told(place) for place in others(service, person, found)[:PLACES_MOST]]
+
+
+def stream(service: Service, found: Launch) -> str:
+    """Where the choice of places for this launch is told on, as clouds answer (`places.stream`)."""
+    typed = filled(service, found).typed
+    asked = {name: typed[name] for name in ("repo", "ref", *views.Filled.SIZES) if typed[name]}
+    return f"/api/places/stream?{urlencode(asked)}"
 
 
 # --- within ---------------------------------------------------------------------------------------------------------

@@ -292,6 +292,7 @@ def _progress(
         "lines": lines,
         "again": views.again(found),
         "others": elsewhere.offered(at, asking, found) if failed else [],
+        "places_at": elsewhere.stream(at, found) if failed else "",
         "extensions": views.extensions(at, found),
         "problem": problem,
     }

@@ -31,13 +31,13 @@ ODD = ("späte Blüte.txt", "two\nlines.txt", "a:b*c?.csv", "CON.txt", "ends wit
 class Packing:
     """One packing process."""
 
-    def __init__(self, home: Path, wish: dict[str, Any]) -> None:
+    def __init__(self, home: Path, wish: dict[str, Any], *, engine: Any = None, order: str = "o") -> None:
         self.socket, its = socket.socketpair()
         self.socket.settimeout(60)
         self.process = subprocess.Popen(BUILDER, stdin=subprocess.PIPE, stdout=its.fileno(), cwd=home)
         its.close()
         assert self.process.stdin
-        self.process.stdin.write(json.dumps({"home": str(home), "engine": None, "order": "o"}).encode())
+        self.process.stdin.write(json.dumps({"home": str(home), "engine": engine, "order": order}).encode())
         self.process.stdin.close()
         self.socket.sendall(json.dumps(wish).encode() + b"\n")
 

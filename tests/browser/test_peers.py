@@ -93,6 +93,8 @@ def test_a_hub_that_fails_on_the_way_is_followed_by_the_next(
         page.get_by_role("button", name="Launch", exact=True).click()
         expect(page.locator("#log")).to_contain_text("A public hub: Build failed, see the log.")
         expect(page.locator("#log")).to_contain_text("The institute's hub is asked to run it")
+        expect(page.locator("#peer")).to_contain_text("Another hub runs this: The institute's hub.")
+        expect(page.locator("#where")).not_to_contain_text("A public hub")
         picture(page, "peers-failed-over")
         hubs[1].go_on.set()
         expect(page.get_by_role("heading", name="It runs at The institute's hub")).to_be_visible()

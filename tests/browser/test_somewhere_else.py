@@ -21,17 +21,22 @@ BACK = "window.away = false; document.dispatchEvent(new Event('visibilitychange'
 
 
 @pytest.fixture(scope="module")
-def two(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def cloud() -> Iterator[FakeCloud]:
+    with FakeCloud.start() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def two(browser: Browser, cloud: FakeCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A broker with two places: this computer, and a cloud of its operator's."""
-    with FakeCloud.start() as cloud:
-        told = {**cloud.configuration, "kinds": "none"}
-        backends = [
-            {"name": "local", "title": "This computer", "provider": "local"},
-            {"name": "campus", "title": "Campus cloud", "provider": "fake", "configuration": told},
-        ]
-        folder = tmp_path_factory.mktemp("two")
-        with running(browser, folder, {"ANYBINDER_BACKENDS": json.dumps(backends)}) as world:
-            yield world
+    told = {**cloud.configuration, "kinds": "none"}
+    backends = [
+        {"name": "local", "title": "This computer", "provider": "local"},
+        {"name": "campus", "title": "Campus cloud", "provider": "fake", "configuration": told},
+    ]
+    folder = tmp_path_factory.mktemp("two")
+    with running(browser, folder, {"ANYBINDER_BACKENDS": json.dumps(backends)}) as world:
+        yield world
 
 
 def test_one_click_after_a_failure_runs_it_somewhere_else(two: World) -> None:
@@ -50,6 +55,19 @@ def test_one_click_after_a_failure_runs_it_somewhere_else(two: World) -> None:
         page.wait_for_url(lambda url: failed["id"] not in url)
         again = two.reached(page.url.rpartition("/")[2], "stopped") or two.launches()[0]
         assert (again["backend"], again["path"]) == ("campus", "kept.ipynb")
+
+
+def test_the_other_places_go_on_by_themselves_as_clouds_answer(two: World, cloud: FakeCloud) -> None:
+    failed = two.launch(two.repository("o/bad", FAILING), backend="local", cpu=2)
+    number = cloud.fault("offers", "hold", times=None)
+    with two.person(viewport=TALL) as page:
+        page.goto(f"{two.url}/launches/{failed['id']}")
+        row = page.locator(".others li")
+        expect(page.locator(".panel.failed")).to_be_visible(timeout=60_000)
+        expect(row).to_contain_text("asking for its price")
+        cloud.release(number)
+        expect(row).to_contain_text("at most $")
+    cloud.clear()
 
 
 def test_while_one_waits_and_looks_elsewhere_the_browser_tells_and_waits(two: World, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -144,6 +146,12 @@ def test_a_python_repository_becomes_jupyterlab_in_a_container(
     code = "import os, tabulate; print(os.getuid(), tabulate.__version__, os.environ['BINDER_REQUEST'])"
     assert compute(ready, code) == f"1000 0.9.0 v2/{wanted}\n"
     assert ready["image"].partition(":")[0].startswith("anybinder/"), ready
+    compute(ready, "open('made here.txt', 'w').write('mine')")
+    headers = {"Authorization": f"Bearer {ready['token']}"}
+    taken = httpx.get(f"{world.url}/api/launches/{ready['launch']}/archive", headers=headers, timeout=60)
+    assert taken.status_code == 200, taken.text
+    found = zipfile.ZipFile(io.BytesIO(taken.content))
+    assert {name.partition("/")[2] for name in found.namelist()} >= {"index.ipynb", "requirements.txt", "made here.txt"}
 
 
 def test_an_image_by_name_is_run_without_a_build(world: World, engine: docker.Engine, visitor: Page) -> None:

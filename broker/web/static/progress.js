@@ -8,7 +8,7 @@ const LINES_MOST = 2000, LOOK_EVERY = 5000, RETRY_AFTER = 3000;
 const page = document.getElementById("launch"), log = document.getElementById("log");
 const connection = document.getElementById("connection"), said = document.getElementById("said");
 let last = Number(page.dataset.after), watching = page.dataset.situation === "starting";
-let following = true, drawing = false, again = false, stageNow = "", stream = null;
+let following = true, drawing = false, again = false, stageNow = "", stream = null, places = null;
 const waiting = [];
 
 remember();
@@ -20,6 +20,8 @@ new ResizeObserver(toEnd).observe(log);
 toEnd();
 offerNotice();
 attend();
+followPlaces();
+document.addEventListener("visibilitychange", followPlaces);
 
 function toEnd() {
   if (following) log.scrollTop = log.scrollHeight;
@@ -51,7 +53,7 @@ function listen() {
     if (line.phase === "ready" && watching) return enter();
     if (line.state === "stopped") stream.close();
     const stage = `${line.phase || stageNow.split(" ")[0]} ${line.state}`;
-    if (stage !== stageNow) refresh();
+    if (stage !== stageNow || line.phase === "waiting") refresh(); // it may wait at another place now
     stageNow = stage;
   };
 }
@@ -151,6 +153,7 @@ function show(fresh) {
   const { situation: now, over } = fresh.getElementById("launch").dataset;
   const endsSoon = document.getElementById("soon") !== null;
   page.dataset.over = over;
+  replace("where", fresh);
   replace("steps", fresh);
   replace("panel", fresh);
   offerCopies();
@@ -166,7 +169,24 @@ function show(fresh) {
   if (now === "failed") {
     log.parentElement.open = true;
     draw();
+    followPlaces();
   }
+}
+
+// Where else it could run goes on as in the form; what is new is shown as the server words it. Under somebody's hands nothing moves.
+function followPlaces() {
+  const from = document.getElementById("panel").dataset.places;
+  places?.close();
+  if (!from || document.hidden) return;
+  const mine = (places = new EventSource(from));
+  let timer = 0;
+  const look = () => (document.querySelector(".others:is(:hover, :focus-within)") ? soon() : refresh());
+  const soon = () => {
+    clearTimeout(timer);
+    timer = setTimeout(look, 500);
+  };
+  for (const news of ["place", "order"]) mine.addEventListener(news, soon);
+  for (const end of ["end", "error"]) mine.addEventListener(end, () => mine.close());
 }
 
 function remember() {
