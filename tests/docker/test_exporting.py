@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +31,49 @@ echo secret > closed; chmod 0 closed
 
 
 @pytest.fixture
-def order(engine: docker.Engine, jupyter: str) -> Iterator[str]:
-    """A session's container, with somebody's work in its home."""
+def order(engine: docker.Engine, jupyter: str, given: Path) -> Iterator[str]:
+    """A session's container, with somebody's work in its home, and a folder of ours."""
     made = f"exporting-{time.monotonic_ns()}"
-    engine.docker("run", "--detach", "--name", f"anybinder-{made}", "--entrypoint", "sleep", jupyter, "600")
+    shared = ("--volume", f"{given}:/given", "--entrypoint", "sleep")
+    engine.docker("run", "--detach", "--init", "--name", f"anybinder-{made}", *shared, jupyter, "600")
     engine.docker("exec", f"anybinder-{made}", "sh", "-c", MADE)
     yield made
     engine.docker("rm", "--force", f"anybinder-{made}")
 
 
-def pack(engine: docker.Engine, order: str, tmp_path: Path, **wish: Any) -> Packing:
-    return Packing(tmp_path, {**WISH, **wish}, engine={"kind": "docker", "url": engine.url}, order=order)
+@pytest.fixture
+def given(tmp_path: Path) -> Path:
+    made = tmp_path / "given"
+    made.mkdir()
+    made.chmod(0o777)
+    return made
 
 
-def test_the_folder_that_people_work_in_comes_out_whole(engine: docker.Engine, order: str, tmp_path: Path) -> None:
-    packing = pack(engine, order, tmp_path)
+@pytest.fixture
+def pack(engine: docker.Engine, order: str, tmp_path: Path) -> Iterator[Callable[..., Packing]]:
+    """Begins to pack. Ended before the container: while it is read the engine ends nothing of it."""
+    started: list[Packing] = []
+
+    def start(name: str = order, **wish: Any) -> Packing:
+        started.append(Packing(tmp_path, {**WISH, **wish}, engine={"kind": "docker", "url": engine.url}, order=name))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.end()
+
+
+def stuck(packing: Packing) -> None:
+    """It has begun, and waits for somebody who reads."""
+    assert packing.frame()[0] == b"b"
+    sleeping = psutil.STATUS_SLEEPING
+    until(lambda: psutil.Process(packing.process.pid).status() == sleeping, what="nobody reads, so it waits")
+
+
+def test_the_folder_that_people_work_in_comes_out_whole(
+    engine: docker.Engine, order: str, pack: Callable[..., Packing]
+) -> None:
+    packing = pack()
     found = packing.whole()
     assert packing.process.wait(10) == 0
     assert found.testzip() is None
@@ -63,42 +92,39 @@ def test_the_folder_that_people_work_in_comes_out_whole(engine: docker.Engine, o
 
 
 def test_it_ends_at_once_when_nobody_wants_it_and_the_container_can_be_ended(
-    engine: docker.Engine, order: str, tmp_path: Path
+    engine: docker.Engine, order: str, pack: Callable[..., Packing]
 ) -> None:
     engine.docker("exec", f"anybinder-{order}", "sh", "-c", "head -c 60000000 /dev/urandom > ~/large")
-    going = pack(engine, order, tmp_path)
-    assert going.frame()[0] == b"b"
-    until(
-        lambda: psutil.Process(going.process.pid).status() == psutil.STATUS_SLEEPING, what="nobody reads, so it waits"
-    )
+    going = pack()
+    stuck(going)
     going.socket.close()
     assert going.process.wait(5) == 0
     engine.docker("stop", "--time", "1", f"anybinder-{order}")
-    going.end()
 
 
-def test_what_is_too_much_is_found_on_the_way_and_broken_off(engine: docker.Engine, order: str, tmp_path: Path) -> None:
+def test_what_is_too_much_is_found_on_the_way_and_broken_off(
+    engine: docker.Engine, order: str, pack: Callable[..., Packing]
+) -> None:
     engine.docker("exec", f"anybinder-{order}", "sh", "-c", "head -c 9000000 /dev/urandom > ~/large")
-    going = pack(engine, order, tmp_path, bytes_most=5_000_000)
+    going = pack(bytes_most=5_000_000)
     frame = going.frame()
     while frame[0] in (b"b", b"d"):
         frame = going.frame()
     assert (frame[0], json.loads(frame[1])["reason"]) == (b"r", "too_large")
-    going.end()
 
 
 def test_a_file_that_becomes_shorter_while_it_is_read_costs_no_other(
-    engine: docker.Engine, order: str, tmp_path: Path
+    engine: docker.Engine, order: str, pack: Callable[..., Packing], given: Path
 ) -> None:
     """The engine's own tar ends there without a word: it is asked again for what came behind."""
     shell = ("exec", f"anybinder-{order}", "sh", "-c")
     engine.docker(*shell, "head -c 30000000 /dev/urandom > ~/data/changes; echo last > ~/z-last")
-    going = pack(engine, order, tmp_path)
-    assert going.frame()[0] == b"b"
-    until(
-        lambda: psutil.Process(going.process.pid).status() == psutil.STATUS_SLEEPING, what="nobody reads, so it waits"
-    )
-    engine.docker(*shell, "echo short > ~/data/changes")
+    waits = "until [ -e /given/go ]; do sleep 0.1; done; echo short > ~/data/changes; touch /given/done"
+    engine.docker("exec", "--detach", *shell[1:], waits)
+    going = pack()
+    stuck(going)
+    (given / "go").touch()
+    until((given / "done").exists, what="it has become shorter")
     held = io.BytesIO()
     while (frame := going.frame())[0] == b"d":
         held.write(frame[1])
@@ -108,26 +134,22 @@ def test_a_file_that_becomes_shorter_while_it_is_read_costs_no_other(
     assert found.read(TOP + "index.ipynb") == b"my notebook\n"
     assert found.namelist().count(TOP + "index.ipynb") == 1
     assert "data/changes: became shorter while it was packed" in notes(found)
-    going.end()
 
 
 def test_a_container_without_such_a_folder_is_said_to_have_none(
-    engine: docker.Engine, order: str, tmp_path: Path
+    engine: docker.Engine, order: str, pack: Callable[..., Packing]
 ) -> None:
     name = f"{order}-bare"
     engine.docker(
         "create", "--name", f"anybinder-{name}", "--workdir", "/", "--env", "HOME=/nowhere", engine.base_image
     )
-    going = pack(engine, name, tmp_path)
+    going = pack(name)
     kind, told = going.frame()
     assert (kind, json.loads(told)) == (b"r", {"reason": "nothing"})
     engine.docker("rm", "--force", f"anybinder-{name}")
-    going.end()
 
 
 def test_a_tar_that_was_cut_is_not_taken_for_whole() -> None:
-    import tarfile
-
     held = io.BytesIO()
     with tarfile.open(fileobj=held, mode="w") as made:
         for name in ("home", "home/a", "home/b"):
@@ -142,5 +164,5 @@ def test_a_tar_that_was_cut_is_not_taken_for_whole() -> None:
         return [member.name for member in tar.members()], tar.whole
 
     assert read(whole) == (["home", "home/a", "home/b"], True)
-    for size in (0, 512, 1024, 1500, 2048, 3072, 4096, 4608):
+    for size in (0, 512, 1024, 1500, 2048, 3072, 4096):
         assert read(whole[:size])[1] is False, size

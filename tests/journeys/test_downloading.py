@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from tests.journeys.conftest import Broker, compute
+from tests.journeys.test_launch import PLAIN_APP
 from tests.waiting import until
 
 Repos = tuple[str, Callable[[str, dict[str, Any]], str]]
@@ -169,6 +170,23 @@ def test_a_stop_meanwhile_breaks_it_off_so_that_nobody_takes_it_for_whole(
                 pass
     until(lambda: "was broken off" in broker.run("logs", ready["launch"]).stdout, seconds=20)
     until(lambda: broker.left() == [], seconds=30)
+
+
+def test_a_download_counts_as_use_of_the_session(
+    start_broker: Callable[..., Broker], built_before: dict[str, str], repos: Repos
+) -> None:
+    """Of an app nothing else is known than what passes."""
+    broker, (url, make) = start_broker(**built_before, ANYBINDER_HEARTBEAT_SECONDS="0.5"), repos
+    make("app", PLAIN_APP)
+    ready = broker.launch(f"{url}/app")
+
+    def used_at() -> str:
+        return broker.api("GET", f"/api/launches/{ready['launch']}").json()["last_activity_at"]
+
+    before = used_at()
+    with downloading(broker, ready) as answer:
+        assert zipfile.ZipFile(io.BytesIO(answer.read())).testzip() is None
+    until(lambda: used_at() > before, seconds=20)
 
 
 def test_what_is_too_much_is_said_in_a_sentence(start_broker: Callable[..., Broker], repos: Repos) -> None:
