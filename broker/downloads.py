@@ -19,6 +19,7 @@ from broker import errors, events, launches, tunnel
 from broker.models import Launch
 from broker.repos import naming
 from broker.service import Service
+from providers.sentences import say
 
 log = structlog.get_logger(__name__)
 FILES_MOST = 200_000  # a zip's list is held in memory until its end: 150 MB of a small machine's
@@ -143,16 +144,20 @@ def refusal(told: dict[str, Any], limit: int) -> errors.CannotDownload:
     """What who packs says, in words."""
     if told.get("reason") == "too_large":
         return errors.DownloadTooLarge(
-            f"The files of this session are more than can be downloaded at once: {amount(limit)}, in {FILES_MOST} files. "
-            "Delete what you do not need, or download folders one by one, from inside the session."
+            say(
+                "The files of this session are more than can be downloaded at once: %(size)s, in %(count)s files. Delete what "
+                "you do not need, or download folders one by one, from inside the session.",
+                size=amount(limit),
+                count=FILES_MOST,
+            )
         )
     if told.get("reason") == "changing":
         return errors.CannotDownload(
-            "Its files change faster than they can be packed. Stop what writes them, then try again."
+            say("Its files change faster than they can be packed. Stop what writes them, then try again.")
         )
     if told.get("reason") == "nothing":
         return errors.CannotDownload(
-            "This session has no folder of its own to work in, so there is nothing to download."
+            say("This session has no folder of its own to work in, so there is nothing to download.")
         )
     return errors.OutOfReach()
 

@@ -16,6 +16,7 @@ from broker.models import Launch, State
 from broker.people import Person
 from broker.service import Service
 from broker.web import deps, schemas
+from providers.sentences import say
 
 router = APIRouter(include_in_schema=False)
 api = APIRouter(prefix="/api", tags=["launches"])
@@ -23,8 +24,8 @@ log = structlog.get_logger(__name__)
 STALL_SECONDS = 300  # who reads nothing for so long has left, or may try again
 FOREIGN = ("cross-site", "same-site")
 """What a browser says of a page that is none of ours; sessions are on the same site."""
-ELSEWHERE = "It runs at another hub, which keeps its files: download them there. Its page here says how."
-EARLY = "The session is not ready yet: there is nothing to download. Wait until it is."
+ELSEWHERE = say("It runs at another hub, which keeps its files: download them there. Its page here says how.")
+EARLY = say("The session is not ready yet: there is nothing to download. Wait until it is.")
 
 
 @router.get("/launches/{launch_id}/download")
@@ -76,7 +77,9 @@ def _may_have(at: Service, asking: Person, launch_id: str) -> Launch:
     """The launch, if its files can be had and are theirs. Raises NotFound, NotAllowed, CannotDownload."""
     launch = launches.get(at, asking, launch_id)
     if not schemas.may_enter(asking, launch):
-        raise errors.NotAllowed("This token may not do that: it lacks the scope “launch”. Make one that has it.")
+        raise errors.NotAllowed(
+            say("This token may not do that: it lacks the scope “%(scope)s”. Make one that has it.", scope="launch")
+        )
     if launch.stop_wanted or launch.state in (State.STOPPING, State.STOPPED):
         raise errors.FilesGone
     if launch.state is State.FORWARDED:
