@@ -48,6 +48,12 @@ for (const field of [repo, ref]) {
 }
 if (repo.value && !repo.hasAttribute("aria-invalid") && !ref.hasAttribute("aria-invalid")) soon(0);
 
+// A link to what is typed here needs it typed once.
+document.querySelector('footer a[href="/link"]')?.addEventListener("click", ({ currentTarget }) => {
+  const typed = ["repo", "ref", "path"].map((name) => [name, form.elements[name].value.trim()]).filter(([, value]) => value);
+  if (repo.value.trim()) currentTarget.href = `/link?${new URLSearchParams(typed)}`;
+});
+
 // One press is one launch.
 form.addEventListener("submit", (event) => {
   if (event.submitter && event.submitter !== go) return; // to the same form in another language
