@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 ADDRESS_FILE = "broker.json"
 ANSWER_SECONDS = 120  # resolving a repository on a slow host may take a minute
+ARCHIVE_SECONDS = 180  # all files are counted before the first byte comes
 KEEPALIVE_SECONDS = 60  # the broker sends one every 25 s
 
 
@@ -27,6 +29,10 @@ class Refused(Exception):
 
 class NotRunning(Exception):
     """No broker is running for this state folder. Start one with `anybinder up`."""
+
+
+class Broken(Exception):
+    """What was sent ended before it was whole."""
 
 
 class Unreachable(NotRunning):
@@ -66,6 +72,13 @@ class Client:
                 return
             except (OSError, http.client.HTTPException):
                 continue
+
+    def archive(self, launch_id: str) -> tuple[str, Iterator[bytes]]:
+        """The files of a session: what the zip is called, and its bytes. Raises as `call`, and Broken in between."""
+        path = f"/api/launches/{quote(launch_id)}/archive"
+        answer = self._ask("GET", path, None, accept="application/zip", seconds=ARCHIVE_SECONDS)
+        called = re.search(r'filename="([\w-]+\.zip)"', answer.getheader("content-disposition") or "", re.ASCII)
+        return (called[1] if called else "work.zip"), _whole(answer)
 
     def find(self, name_or_id: str) -> dict[str, Any]:
         """The launch of this id, or the newest of this name. Raises Refused with a sentence."""
@@ -134,6 +147,14 @@ def _refusal(answer: http.client.HTTPResponse) -> Refused:
         return Refused(answer.status, said["detail"], said.get("reason", "error"))
     except (ValueError, KeyError, TypeError):
         return Refused(answer.status, f"The broker answered {answer.status} {answer.reason}.", "error")
+
+
+def _whole(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    try:
+        while piece := answer.read(256 * 1024):
+            yield piece
+    except (OSError, http.client.HTTPException) as error:
+        raise Broken from error
 
 
 def _data(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -145,6 +146,7 @@ def launch(
     path: Annotated[str | None, typer.Option(help="File to open, or a URL path beginning with /.")] = None,
     name: Annotated[str | None, typer.Option(help="The same name again reconnects instead of starting twice.")] = None,
     hours: Annotated[float | None, typer.Option(help="End it after so many hours.")] = None,
+    size: Annotated[str | None, typer.Option(help="One of the hub's plain sizes, like small or medium.")] = None,
     cpu: Annotated[float | None, typer.Option(help="Processors it needs.")] = None,
     memory: Annotated[str | None, typer.Option(help="Memory it needs, like 4G or 512M.")] = None,
     disk: Annotated[str | None, typer.Option(help="Disk it needs, like 20G.")] = None,
@@ -169,7 +171,7 @@ def launch(
     from broker.cli import launching
 
     wish = {"repo": repo, "ref": ref, "backend": on, "path": path, "name": name, "consent": True}
-    wish |= {"hours": hours, "cpu": cpu, "memory": memory, "disk": disk, "gpu": gpu}
+    wish |= {"hours": hours, "size": size, "cpu": cpu, "memory": memory, "disk": disk, "gpu": gpu}
     wish |= {
         "budget": budget,
         "prefer": prefer,
@@ -257,6 +259,39 @@ def stop(launch: Name, hub: Hub = None) -> None:
         for line in at.events(found["id"], to_the_end=True):
             if line["state"] in ("stopping", "stopped"):
                 say(line["message"])
+
+
+@app.command()
+def extend(
+    launch: Name,
+    hours: Annotated[float, typer.Argument(min=0, help="How much longer: 2, or 0.5 for half an hour.")],
+    hub: Hub = None,
+    as_json: Json = False,
+) -> None:
+    """Let a running session last so many hours longer, as far as its place and its machine allow."""
+    with told():
+        at = broker(hub)
+        found = at.call("POST", f"/api/launches/{at.find(launch)['id']}/extend", {"hours": hours})
+    if as_json:
+        return _lines([{key: value for key, value in found.items() if key != "token"}])
+    return say(f"“{found['name']}” may now last until {found['deadline_at'][:16].replace('T', ' ')} UTC.")
+
+
+@app.command()
+def download(
+    launch: Name,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", "-o", metavar="FILE", help="Where to, `-` for standard output. [default: REPO-DATE.zip]"),
+    ] = None,
+    hub: Hub = None,
+) -> None:
+    """Bring the files of a running session home as a zip, before they go with it."""
+    from broker.cli import downloading
+
+    with told():
+        at = broker(hub)
+        downloading.download(at, at.find(launch)["id"], to)
 
 
 @app.command()

@@ -22,7 +22,7 @@ router = APIRouter(prefix="/api", tags=["launches"])
 @router.post("/launches", status_code=201)
 def create(asking: deps.Asking, at: deps.At, wish: schemas.LaunchRequest, response: Response) -> dict[str, Any]:
     """Launch this. 201, or 200 where a launch of this name with the same parameters already runs."""
-    launch, new = launches.request(at, asking, wishes.Wish(**wish.model_dump()))
+    launch, new = launches.request(at, asking, wishes.Wish(**wish.wished(at.settings.sizes)))
     response.status_code = 201 if new else 200
     return schemas.launch_json(at, asking, launch)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -12,6 +12,8 @@ from broker.forwarding import choosing, entering
 from broker.models import Launch, State
 from broker.people import Person
 from broker.service import Service
+from broker.sizes import SizeSetting
+from providers.sentences import say
 
 
 def _amount(read: Callable[[Any], Any]) -> BeforeValidator:
@@ -33,7 +35,8 @@ class LaunchRequest(BaseModel):
     """A wish, as JSON. `memory` is `4G`, `512M` or a number of megabytes; `disk` is `20G` or a number of gigabytes.
 
     `budget` is the most that it may cost: `2.50`, or `500 SU`. `elsewhere` are backends to go on to where the chosen one has
-    nothing; `hedge` orders a second machine where the first takes longer than usual.
+    nothing; `hedge` orders a second machine where the first takes longer than usual. `size` is one of this hub's plain sizes, and
+    says what no exact figure says.
     """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
@@ -53,7 +56,22 @@ class LaunchRequest(BaseModel):
     spot: bool = False
     hedge: bool = False
     elsewhere: list[Annotated[str, Field(max_length=64)]] = Field(default_factory=list, max_length=16)
+    size: str | None = Field(None, max_length=31)
     consent: bool | str = False
+
+    def wished(self, sizes: Sequence[SizeSetting]) -> dict[str, Any]:
+        """The fields of a wish. Raises BadRequest where there is no such size."""
+        told = self.model_dump(exclude={"size"})
+        if self.size is None:
+            return told
+        found = next((size for size in sizes if size.name == self.size), None)
+        if found is None:
+            names = ", ".join(size.name for size in sizes)
+            raise errors.BadRequest(
+                say("There is no size “%(size)s” here. There are: %(sizes)s.", size=self.size, sizes=names)
+            )
+        figures = found.model_dump(include={"cpu", "memory_mb", "disk_gb", "gpu"})
+        return {**told, **{name: figure for name, figure in figures.items() if told[name] is None}}
 
 
 class Extension(BaseModel):

@@ -87,7 +87,7 @@ class Filled:
     FIELDS = ("repo", "ref", "path", "backend", "name", "backends", "cpu", "memory", "disk", "gpu", "hours",
               "budget", "prefer", "spot", "hedge", "elsewhere", "size", "sort", "linked")  # fmt: skip
     OURS = ("backends", "size", "sort", "linked")
-    """What the JSON interface of launches does not know."""
+    """What is not passed on to the JSON interface of launches as it is."""
     SIZES = ("cpu", "memory", "disk", "gpu", "hours")
     MONEY = ("budget", "prefer", "spot", "hedge", "elsewhere")
 
@@ -127,14 +127,12 @@ class Filled:
             name: value for name, value in self.typed.items() if name not in self.OURS and (value or name == "repo")
         }
         given["elsewhere"] = self.elsewhere
-        for size in (size for size in sizes if size.name == self.typed["size"]):
-            figures = {"cpu": size.cpu, "memory": size.memory_mb, "disk": size.disk_gb, "gpu": size.gpu}
-            given = {**{name: figure for name, figure in figures.items() if figure is not None}, **given}
+        if self.typed["size"] in {size.name for size in sizes}:  # a link may name one that is offered no more
+            given["size"] = self.typed["size"]
         asked = schemas.LaunchRequest.model_validate({**given, "consent": consent or False})
         # A form agrees to one commit, the one it showed; never to whatever comes.
         return wishes.Wish(
-            **asked.model_dump(exclude={"consent"}),
-            consent=consent,
+            **{**asked.wished(sizes), "consent": consent},
             linked=bool(self.typed["linked"]),
             lasting_consent=lasting,
             asked_from="page",

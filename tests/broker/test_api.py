@@ -51,6 +51,14 @@ def test_a_launch_is_created_then_reconnected(client: TestClient, bench: Bench) 
     assert first.json()["id"] == again.json()["id"]
 
 
+def test_a_plain_size_says_what_no_exact_figure_says(client: TestClient, bench: Bench) -> None:
+    medium = client.post("/api/launches", json=wish(bench, name="a", size="medium", memory="3G")).json()
+    assert (medium["cpu"], medium["memory_mb"]) == (2, 3072)
+    refused = client.post("/api/launches", json=wish(bench, name="b", size="<b>"))
+    assert (refused.status_code, refused.json()["reason"]) == (400, "bad_request")
+    assert "There are: small, medium, large." in refused.json()["detail"]
+
+
 def test_the_way_in_is_shown_only_while_it_is_ready(client: TestClient, bench: Bench) -> None:
     launch = bench.ready()
     shown = client.get(f"/api/launches/{launch.id}").json()

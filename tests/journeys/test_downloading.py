@@ -10,6 +10,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -142,6 +143,38 @@ def test_whoever_leaves_half_way_ends_the_packing_and_the_next_may_begin(broker:
 
     until(begins, seconds=5)
     until(lambda: not packers(broker), seconds=5)
+
+
+def test_the_command_line_brings_it_home_once(broker: Broker, ready: dict[str, Any], tmp_path: Path) -> None:
+    compute(ready, "open('data.txt', 'a').write('43')")
+    there = tmp_path / "home.zip"
+    broker.run("download", "mine", "--to", str(there))
+    with zipfile.ZipFile(there) as found:
+        (data,) = (name for name in found.namelist() if name.endswith("data.txt"))
+        assert found.read(data) == b"4243"
+    kept = there.read_bytes()
+    assert "is there already" in broker.run("download", "mine", "--to", str(there), code=1).stderr
+    assert there.read_bytes() == kept
+    before = json.loads(broker.run("list", "--json").stdout)["deadline_at"]
+    refused = broker.run("extend", "mine", "700", code=1).stderr
+    assert "No session there lasts longer" in refused
+    assert json.loads(broker.run("list", "--json").stdout)["deadline_at"] == before
+    broker.run("stop", "mine")
+    gone = tmp_path / "gone.zip"
+    assert "its files went with it" in broker.run("download", "mine", "--to", str(gone), code=1).stderr
+    assert not gone.exists()
+
+
+def test_a_shorter_session_is_extended_and_a_size_is_chosen_by_the_command_line(broker: Broker, repos: Repos) -> None:
+    url, make = repos
+    make("app", PLAIN_APP)
+    refused = broker.run("launch", f"{url}/app", "--size", "huge", "--json", code=1)
+    assert "There are: small, medium, large." in refused.stderr
+    broker.launch(f"{url}/app", "--name", "short", "--hours", "1", "--size", "small")
+    found = json.loads(broker.run("list", "--json").stdout)
+    assert (found["cpu"], found["memory_mb"]) == (1, 2048)
+    assert "may now last until" in broker.run("extend", "short", "0.5").stderr
+    assert json.loads(broker.run("list", "--json").stdout)["deadline_at"] > found["deadline_at"]
 
 
 def test_nobody_else_gets_it_and_after_the_end_that_is_said(broker: Broker, ready: dict[str, Any]) -> None:
