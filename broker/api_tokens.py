@@ -61,7 +61,7 @@ def revoke(service: Service, person: people.Person, token_id: str) -> None:
     with service.db.transaction() as session:
         revoked = sa.func.coalesce(ApiToken.revoked_at, service.now())
         if not session.execute(sa.update(ApiToken).where(*mine).values(revoked_at=revoked)).rowcount:  # type: ignore[attr-defined]
-            raise errors.NotFound("There is no such token, or it is not yours.")
+            raise errors.NotFound(say("There is no such token, or it is not yours."))
 
 
 def person_of(service: Service, text: str) -> people.Person | None:

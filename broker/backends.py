@@ -213,7 +213,8 @@ def _build(chosen: settings.Settings, setting: settings.BackendSetting) -> Backe
                 f"It has: {', '.join(known)}."
             )
     provider = kind({**_places(chosen, kind), **_tables(chosen, setting, known), **setting.configuration})
-    return Backend(name=setting.name, title=setting.title or kind.title, provider=provider, setting=setting)
+    title = kind.title if setting.title in ("", kind.title) else setting.title  # ours knows other languages
+    return Backend(name=setting.name, title=title, provider=provider, setting=setting)
 
 
 def _loaded(point: metadata.EntryPoint, setting: settings.BackendSetting) -> type[base.Provider]:

@@ -21,6 +21,7 @@ from broker.models import Connection, Launch, Order, State
 from broker.service import Service
 from providers import base
 from providers import errors as clouds
+from providers.sentences import say
 
 log = structlog.get_logger(__name__)
 MARGIN = dt.timedelta(minutes=5)  # a credential that ends sooner is not begun with
@@ -49,7 +50,7 @@ def get(service: Service, person: people.Person, connection_id: str) -> Connecti
     """This person's connection. Raises NotFound, also for somebody else's and for one that was removed."""
     found = row(service, connection_id)
     if found is None or found.person != person.id or found.removed_at is not None or person.anonymous:
-        raise errors.NotFound("There is no such connection, or it is not yours.")
+        raise errors.NotFound(say("There is no such connection, or it is not yours."))
     return found
 
 
@@ -81,9 +82,9 @@ def missing(service: Service, person: people.Person, backend: backends.Backend) 
         return None
     found = for_backend(service, person, backend)
     if found is None:
-        return "Connect your own account there first."
+        return say("Connect your own account there first.")
     if found.works is False:
-        return found.trouble or "Your account there did not let us in. Check its connection."
+        return found.trouble or say("Your account there did not let us in. Check its connection.")
     return None
 
 
@@ -103,7 +104,7 @@ def connect(
         raise errors.NotSignedIn
     kind = next((kind for kind in kinds if kind.name == kind_name), None)
     if kind is None:
-        raise errors.BadRequest("There is no such way to connect. Choose one of those on the page.")
+        raise errors.BadRequest(say("There is no such way to connect. Choose one of those on the page."))
     before = find(service, person.id, target)
     keeps = before if before and before.kind == kind.name else None
     plain, secret = read_fields(kind, typed, has_secret=keeps is not None and keeps.secret is not None)
@@ -139,10 +140,10 @@ def read_fields(kind: base.Kind, typed: Mapping[str, str], *, has_secret: bool =
         needed = field.required and not (field.secret and has_secret)
         title = field.title or field.name
         if not value and needed:
-            raise errors.BadField(field.name, f"{title} is needed. {field.help}")
+            raise errors.BadField(field.name, say("%(title)s is needed. %(help)s", title=title, help=field.help))
         if value and not _fits(field, value):
             like = f"It looks like {field.example}." if field.example else field.help
-            raise errors.BadField(field.name, f"{title} does not look right. {like}")
+            raise errors.BadField(field.name, say("%(title)s does not look right. %(like)s", title=title, like=like))
         if field.secret:
             secret = value
         else:
@@ -207,10 +208,10 @@ def account(
     """
     if connection is None:
         if backend.asks_for_account:
-            raise clouds.BadCredential("No account is connected to run there. Connect one, then try again.")
+            raise clouds.BadCredential(say("No account is connected to run there. Connect one, then try again."))
         return backend.account()
     if purpose is base.Purpose.LAUNCH and connection.removed_at is not None:
-        raise clouds.BadCredential("This account was disconnected, or connected anew, meanwhile. Launch it again.")
+        raise clouds.BadCredential(say("This account was disconnected, or connected anew, meanwhile. Launch it again."))
     _require_right(service, connection, backend.kind(connection.kind), purpose)
     key = (connection.id, purpose.value, launch.id if launch else "")
     known = service.accounts.get(key)
@@ -321,7 +322,7 @@ def _try(
 def opened(service: Service, connection: Connection) -> str:
     """Its secret. The caller writes down what for (`used`). Raises BadCredential where it has none, Unsealable."""
     if connection.secret is None:
-        raise clouds.BadCredential("Its secret has been erased. Connect the account again.")
+        raise clouds.BadCredential(say("Its secret has been erased. Connect the account again."))
     return service.sealer.open(connection.secret, _about(connection.id))
 
 
@@ -434,7 +435,7 @@ def _require_right(service: Service, connection: Connection, kind: base.Kind, pu
     and what this computer is signed in with serves nobody but the person at it, whatever it is for."""
     person = people.known(service, connection.person)
     if kind.tier is base.Tier.AMBIENT and not person.local:
-        raise errors.NotAllowed("Only the person at this computer may use what it is signed in with.")
+        raise errors.NotAllowed(say("Only the person at this computer may use what it is signed in with."))
     if purpose is base.Purpose.LAUNCH and not people.recent(service, person):
         raise errors.SignInAgain
 

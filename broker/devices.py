@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from broker import api_tokens, crypto, db, errors, people
 from broker.models import ApiToken, DeviceLogin
 from broker.service import Service
+from providers.sentences import say
 
 LIFE = dt.timedelta(minutes=15)
 INTERVAL_SECONDS = 2  # how often a command line may ask; two reads a second from a classroom of 30 are nothing
@@ -79,7 +80,7 @@ class Begun:
 def begin(service: Service, *, name: str, scopes: Collection[str], asked_from: str) -> Begun:
     """A command line wants in. `asked_from` is its network. Raises BadRequest, TooMany."""
     if not scopes or not set(scopes) <= api_tokens.SCOPES.keys():
-        raise errors.BadRequest(f"A token may do one or more of: {', '.join(api_tokens.SCOPES)}.")
+        raise errors.BadRequest(say("A token may do one or more of: %(names)s.", names=", ".join(api_tokens.SCOPES)))
     now, device_code, user_code = service.now(), crypto.new_secret(), _new_code()
     network = _digest(service, f"from {asked_from}")
     fresh = DeviceLogin(

@@ -86,7 +86,7 @@ class Download:
                 else:
                     raise BrokenOff(str(refusal(await self._told(size), self._limit)))
         except (OSError, EOFError, ValueError):
-            raise BrokenOff("The session ended, or its computer went out of reach, before all was sent.") from None
+            raise BrokenOff(say("The session ended, or its computer went out of reach, before all was sent.")) from None
 
     def close(self) -> None:
         """Nobody wants it any more. May be repeated."""

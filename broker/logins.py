@@ -22,6 +22,7 @@ from broker.models import (
 )
 from broker.openid import claims
 from broker.service import Service
+from providers.sentences import say
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +44,7 @@ def link(service: Service, person: people.Person, vouched: openid.Vouched) -> bo
     Raises NotAllowed for the one local person, who has no logins.
     """
     if person.local or person.anonymous:
-        raise errors.NotAllowed("Sign in with one of your accounts first, then add another one.")
+        raise errors.NotAllowed(say("Sign in with one of your accounts first, then add another one."))
     with service.db.transaction() as session:
         db.one_at_a_time(session, "people")
         login = session.get(Login, (vouched.issuer, vouched.subject))
@@ -64,10 +65,10 @@ def unlink(service: Service, person: people.Person, issuer: str, subject: str) -
         db.one_at_a_time(session, "people")
         login = session.get(Login, (issuer, subject))
         if login is None or login.person != person.id:
-            raise errors.NotFound("That login is not among yours. They are listed on the page of your account.")
+            raise errors.NotFound(say("That login is not among yours. They are listed on the page of your account."))
         count = session.scalar(sa.select(sa.func.count()).select_from(Login).where(Login.person == person.id)) or 0
         if count < 2:
-            raise errors.BadRequest("This is the only account you can sign in with. Add another one first.")
+            raise errors.BadRequest(say("This is the only account you can sign in with. Add another one first."))
         session.execute(sa.delete(SignIn).where(SignIn.issuer == issuer, SignIn.subject == subject))
         session.delete(login)
     log.info("login_unlinked", person=person.id, issuer=issuer)

@@ -25,6 +25,7 @@ import structlog
 
 from broker import crypto, identity
 from broker.service import Service
+from providers.sentences import say
 
 log = structlog.get_logger(__name__)
 PATH = "/.well-known/anybinder-probe/"
@@ -102,9 +103,12 @@ def _trouble(service: Service, tls: ssl.SSLContext | None) -> str | None:
     except _Wrong as wrong:
         return str(wrong)
     except httpx.TimeoutException:
-        return (
-            f"This broker does not reach itself at {base}: nothing answered within {SECONDS:g} s. Check the firewall "
-            "and the proxy in front of it, also for connections that come from this computer itself."
+        return say(
+            "This broker does not reach itself at %(base)s: nothing answered within %(seconds)s s. Check "
+            "the firewall and the proxy in front of it, also for connections that come from this computer "
+            "itself.",
+            base=base,
+            seconds=float(SECONDS),
         )
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         return _unreached(base, host, error)
@@ -116,19 +120,33 @@ def _ask(client: httpx.Client, service: Service, base: str, host: str) -> None:
     status, body = _get(client, f"{base}{PATH}{nonce}")
     if 300 <= status < 400:
         raise _Wrong(
-            f"{host} sends visitors on to another address. Set ANYBINDER_PUBLIC_URL to the one that answers itself."
+            say(
+                "%(host)s sends visitors on to another address. Set ANYBINDER_PUBLIC_URL to the one that "
+                "answers itself.",
+                host=host,
+            )
         )
     if status != 200 or not hmac.compare_digest(body.strip(), proof(service, nonce).encode()):
         raise _Wrong(
-            f"Something else than this broker answers at {base} (status {status}). Let the proxy there pass everything "
-            "on to this broker, with the Host header as it came."
+            say(
+                "Something else than this broker answers at %(base)s (status %(status)s). Let the proxy there "
+                "pass everything on to this broker, with the Host header as it came.",
+                base=base,
+                status=status,
+            )
         )
     for path, believable in (("openid-configuration", _names_us), ("jwks.json", _has_our_key)):
         status, body = _get(client, f"{base}/.well-known/{path}")
         if status != 200 or not believable(service, _read(body)):
             raise _Wrong(
-                f"{base}/.well-known/{path} is not what this broker answers (status {status}), so no cloud would believe "
-                "its tokens. A proxy in front of it keeps an old copy, or answers itself: let it pass this path on."
+                say(
+                    "%(base)s/.well-known/%(path)s is not what this broker answers (status %(status)s), so no "
+                    "cloud would believe its tokens. A proxy in front of it keeps an old copy, or answers itself: "
+                    "let it pass this path on.",
+                    base=base,
+                    path=path,
+                    status=status,
+                )
             )
 
 
@@ -169,10 +187,20 @@ def _unreached(base: str, host: str, error: Exception) -> str:
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             why = cause.verify_message or "it is not one that this computer believes"
-            return f"The certificate of {host} is refused: {why}. Clouds would refuse it too; give it one of a public authority."
+            return say(
+                "The certificate of %(host)s is refused: %(why)s. Clouds would refuse it too; give it one of "
+                "a public authority.",
+                host=host,
+                why=why,
+            )
     if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return f"The name of {host} is not found. Enter it in the DNS, or correct ANYBINDER_PUBLIC_URL."
-    return f"Nothing answers at {base}. Check that the proxy or server in front of this broker runs, and its firewall."
+        return say(
+            "The name of %(host)s is not found. Enter it in the DNS, or correct ANYBINDER_PUBLIC_URL.", host=host
+        )
+    return say(
+        "Nothing answers at %(base)s. Check that the proxy or server in front of this broker runs, and its firewall.",
+        base=base,
+    )
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

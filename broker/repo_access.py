@@ -18,6 +18,7 @@ from broker.repos import errors as repo_errors
 from broker.service import Service
 from providers import base
 from providers import errors as clouds
+from providers.sentences import say
 
 LINKED, TOKEN = "linked", "token"
 
@@ -57,7 +58,7 @@ def guide(service: Service, person: people.Person, prefix: str, kind: str) -> ba
     """What a person is told and does to connect by this kind. Raises NotFound."""
     found = next((each for each in kinds(service, person, prefix) if each.name == kind), None)
     if found is None:
-        raise errors.NotFound("There is no such way to connect. Choose one of those on the page.")
+        raise errors.NotFound(say("There is no such way to connect. Choose one of those on the page."))
     host, url = repo_hosts.HOSTS[prefix], _url(service, prefix)
     keeper = _keeper(service, person, prefix)
     return repo_hosts.guide(host, found, url=url, public=repos.providers[prefix].url, signs_in=keeper)
@@ -149,11 +150,13 @@ def for_clone(service: Service, launch: Launch) -> credentials.Credential | None
     connection = connections.row(service, launch.repo_connection_id)
     if connection is None or connection.person != launch.person:
         raise repo_errors.TokenRefused(
-            "What opened this repository is gone. Connect your account again, then launch again."
+            say("What opened this repository is gone. Connect your account again, then launch again.")
         )
     credential = unlocked(service, connection, "clone", launch.id)
     if not credential.key.opens(launch.repo_url):
-        raise repo_errors.TokenRefused("The repository is not at the host that your account is for. Launch it again.")
+        raise repo_errors.TokenRefused(
+            say("The repository is not at the host that your account is for. Launch it again.")
+        )
     return credential
 
 
@@ -174,7 +177,7 @@ def unlocked(
     origin = _origin(service, prefix)
     try:
         if prefix not in repo_hosts.HOSTS or not origin:
-            raise repo_errors.TokenRefused("Nothing is opened at that host any more. Ask who runs this broker.")
+            raise repo_errors.TokenRefused(say("Nothing is opened at that host any more. Ask who runs this broker."))
         secret = _secret(service, connection, prefix, launch_id)
     except (errors.BrokerError, clouds.ProviderError) as refusal:
         connections.used(service, connection, what, launch_id=launch_id, outcome=str(refusal))
@@ -210,8 +213,11 @@ def _secret(service: Service, connection: Connection, prefix: str, launch_id: st
     if token := linked.token_for(service, person, prefix, launch_id=launch_id):
         return token
     raise repo_errors.TokenRefused(
-        f"Your identity provider has no token of yours for {repo_hosts.HOSTS[prefix].named}. "
-        "Link that account there, sign in again, and try once more."
+        say(
+            "Your identity provider has no token of yours for %(named)s. Link that account there, sign in "
+            "again, and try once more.",
+            named=repo_hosts.HOSTS[prefix].named,
+        )
     )
 
 
@@ -239,4 +245,4 @@ def _hint(service: Service, person: people.Person, spec: repos.RepoSpec) -> str:
     prefix = prefix_of(service, spec)
     if not prefix or person.anonymous or connections.find(service, person.id, target_of(prefix)):
         return ""
-    return f" If it is private, connect your own account at {title(service, prefix)} first."
+    return say(" If it is private, connect your own account at %(title)s first.", title=title(service, prefix))

@@ -74,7 +74,13 @@ def asked_in(files: Mapping[str, bytes]) -> Asked:
         return replace(read(text), file=name)
     except (ValueError, TypeError, AttributeError, OverflowError, yaml.YAMLError, RecursionError) as fault:
         reason = str(fault).splitlines()[0][:200] if str(fault) else type(fault).__name__
-        raise BadSpec(f"{name} of this repository cannot be read: {reason}. Correct it, or remove it.") from None
+        raise BadSpec(
+            say(
+                "%(name)s of this repository cannot be read: %(reason)s. Correct it, or remove it.",
+                name=name,
+                reason=reason,
+            )
+        ) from None
 
 
 def settle(asked: Asked, *wishes: Resources) -> tuple[Resources, list[str]]:
@@ -133,7 +139,9 @@ def megabytes(text: str | float) -> int:
     found = MEMORY.fullmatch(str(text).strip())
     size = float(found[1]) * MEGABYTES[found[2].lower()] if found else 0.0
     if not 0.5 < size < 2**31 - 1:  # `inf` among them
-        raise errors.BadRequest(f"“{str(text)[:40]}” is no amount of memory. Write it like 4G or 512M.")
+        raise errors.BadRequest(
+            say("“%(text)s” is no amount of memory. Write it like 4G or 512M.", text=str(text)[:40])
+        )
     return round(size)
 
 

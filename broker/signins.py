@@ -13,6 +13,7 @@ from broker import crypto, errors, logins, openid, people
 from broker.models import SignIn
 from broker.openid import Vouched, about
 from broker.service import Service
+from providers.sentences import say
 
 log = structlog.get_logger(__name__)
 SEEN_EVERY = dt.timedelta(minutes=1)  # how exactly it is known when a browser was last seen
@@ -79,7 +80,7 @@ def of(service: Service, person: people.Person) -> list[SignIn]:
 def end(service: Service, person: people.Person, sign_in_id: str) -> None:
     """Sign one browser of this person's out. Raises NotFound."""
     if not _ended(service, SignIn.person == person.id, SignIn.id == sign_in_id):
-        raise errors.NotFound("You are not signed in there any more.")
+        raise errors.NotFound(say("You are not signed in there any more."))
 
 
 def find(service: Service, secret: str) -> SignIn | None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from providers.base import Resources
+from providers.sentences import template
+
+TITLES = (template("Small"), template("Medium"), template("Large"))
+"""What the sizes are called that `settings.sizes` begins with: said in the language of whoever looks, as long as they are."""
 
 
 class ResourceSetting(BaseModel):

@@ -29,6 +29,7 @@ from broker.models import Connection, Launch, Phase, State
 from broker.repos import errors as repo_errors
 from broker.service import Service
 from providers import base
+from providers.sentences import say
 
 Place = backends.Backend | choosing.Option
 """Where a launch runs: a backend, or a peer as its person may use it."""
@@ -128,7 +129,7 @@ def needed(
     longest = backend.longest(service)
     hours = longest if chosen.hours is None else chosen.hours
     if hours <= 0:
-        raise errors.BadRequest("A session needs a positive number of hours.")
+        raise errors.BadRequest(say("A session needs a positive number of hours."))
     if asked.required.hours and asked.required.hours > longest:
         notes.append(
             f"{asked.file} requires {asked.required.hours:g} hours; no session here is longer than {longest:g}."
@@ -150,7 +151,7 @@ def peer(service: Service, person: people.Person, wish: Wish, found: repos.Resol
     if option.connection is not None and not people.recent(service, person):
         raise errors.SignInAgain
     if wish.build_only:
-        raise errors.BadRequest("A peer builds nothing without launching it. Choose another place.")
+        raise errors.BadRequest(say("A peer builds nothing without launching it. Choose another place."))
     return option
 
 
@@ -159,7 +160,7 @@ def needed_at(service: Service, wish: Wish) -> tuple[base.Resources, list[str]]:
     longest = service.settings.max_hours
     hours = longest if wish.hours is None else wish.hours
     if hours <= 0:
-        raise errors.BadRequest("A session needs a positive number of hours.")
+        raise errors.BadRequest(say("A session needs a positive number of hours."))
     sized = any(value is not None for value in (wish.cpu, wish.memory_mb, wish.disk_gb, wish.gpu))
     notes = ["How much memory and how many processors it gets is for that hub to say."] if sized else []
     return base.Resources(hours=min(hours, longest)), notes
@@ -196,7 +197,9 @@ def _other(
     except errors.BrokerError as refusal:
         title = next((each.title for each in backends.offered(service) if each.name == name), "")
         title = title or choosing.title(service, name[:40])
-        raise errors.BadField("elsewhere", f"“{title}” cannot be gone on to: {refusal}") from None
+        raise errors.BadField(
+            "elsewhere", say("“%(title)s” cannot be gone on to: %(refusal)s", title=title, refusal=refusal)
+        ) from None
     return other
 
 

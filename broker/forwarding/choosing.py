@@ -17,6 +17,7 @@ from broker.models import Connection, Forward, Launch
 from broker.people import Person
 from broker.service import Service
 from federation import health, routing
+from providers.sentences import say
 
 STANDARD = ("gh", "gist", "gl", "git", "zenodo", "figshare", "hydroshare", "dataverse", "ckan")
 """What every BinderHub of the last years knows, for one that does not say."""
@@ -132,7 +133,7 @@ def chosen(service: Service, person: Person, name: str, what: What) -> Option:
     """The peer of this name, for this person and repository. Raises NotForPeers, NoBackend with the reason."""
     option = next((each for each in options(service, person, what) if each.name == name), None)
     if option is None:
-        raise errors.NoBackend(f"There is no place to run called “{name[:40]}”.")
+        raise errors.NoBackend(say("There is no place to run called “%(name)s”.", name=name[:40]))
     if what.private and option.known.peer.publishes:
         raise errors.NotForPeers
     if option.closed:
@@ -227,15 +228,15 @@ def _closed(
     service: Service, person: Person, known: peers.Known, connection: Connection | None, what: What | None
 ) -> str | None:
     if person.anonymous and not service.settings.binder_peers:
-        return "Only people who are signed in may run things there."
+        return say("Only people who are signed in may run things there.")
     if what is not None and what.private and known.peer.publishes:
         return str(errors.NotForPeers())
     if what is not None and spec_at(service, known, what) is None:
-        return "It cannot read repositories from this host. Choose another place."
+        return say("It cannot read repositories from this host. Choose another place.")
     if not known.peer.anonymous and connection is None:
-        return "Connect a token of yours there first."
+        return say("Connect a token of yours there first.")
     if connection is not None and connection.works is False:
-        return connection.trouble or "Your token was refused there. Check its connection."
+        return connection.trouble or say("Your token was refused there. Check its connection.")
     return WHY.get(known.condition(service.now()))
 
 

@@ -11,6 +11,7 @@ from broker.forwarding import choosing
 from broker.launches.rows import locked
 from broker.models import Launch, Phase, State
 from broker.service import Service
+from providers.sentences import say
 
 log = structlog.get_logger(__name__)
 
@@ -91,7 +92,9 @@ def _write(service: Service, launch: Launch, found: repos.Resolved, notes: list[
 
 def _reconnected(running: Launch, asked: Launch) -> Launch:
     if running.stop_wanted or running.state is State.STOPPING:
-        raise errors.NameTaken(f"“{running.name}” is being stopped. Wait a moment, or choose another name.")
+        raise errors.NameTaken(
+            say("“%(name)s” is being stopped. Wait a moment, or choose another name.", name=running.name)
+        )
     if running.fingerprint != asked.fingerprint:
         changed = [
             f"{word} is {old or 'unset'} there, {new or 'unset'} here"
@@ -111,8 +114,11 @@ def _reconnected(running: Launch, asked: Launch) -> Launch:
             if old != new
         ]
         raise errors.NameTaken(
-            f"“{running.name}” is running with other parameters: {'; '.join(changed)}. "
-            "Stop it first, or choose another name."
+            say(
+                "“%(name)s” is running with other parameters: %(names)s. Stop it first, or choose another name.",
+                name=running.name,
+                names="; ".join(changed),
+            )
         )
     return running
 
@@ -125,7 +131,9 @@ def _yes(said: bool) -> str:
     return "yes" if said else "no"
 
 
-def stop(service: Service, launch_id: str, *, reason: str = "asked", message: str = "Stopped at your wish.") -> None:
+def stop(
+    service: Service, launch_id: str, *, reason: str = "asked", message: str = say("Stopped at your wish.")
+) -> None:
     """Want this launch stopped. Its session is closed at once; `stopped` follows once the cloud says it is gone.
 
     May be repeated; what is stopping or stopped stays as it is.
@@ -173,7 +181,7 @@ def listed(
     Raises NotAllowed where somebody else than the one local person asks for everyone's.
     """
     if everyone and not person.local:
-        raise errors.NotAllowed("Only whoever runs this broker may list everybody's launches.")
+        raise errors.NotAllowed(say("Only whoever runs this broker may list everybody's launches."))
     mine = Launch.id == person.launch if person.anonymous else Launch.person == person.id
     query = sa.select(Launch).order_by(Launch.created_at.desc()).limit(limit)
     query = query if everyone else query.where(mine)

@@ -13,6 +13,7 @@ from broker.models import Forward, Launch, Phase, State
 from broker.service import Service
 from federation.binderhub import Life, Limits
 from federation.peers import Peer
+from providers import sentences
 
 LOOK_SECONDS = 30  # at a launch whose stream is being read: what it says nudges
 OVERDUE = dt.timedelta(seconds=Limits().whole) + dt.timedelta(minutes=5)
@@ -40,7 +41,7 @@ def attend(service: Service, launch: Launch) -> Next:
     forward = rows.current(service, launch.id)
     if forward is None:
         if launch.ready_at is not None:
-            return outcomes.over("ended", "Its session there has ended.")
+            return outcomes.over("ended", sentences.say("Its session there has ended."))
         return ask(service, launch)
     if launch.ready_at is not None:
         return _watch(service, launch, forward)
@@ -88,7 +89,9 @@ def _watch(service: Service, launch: Launch, forward: Forward) -> Next:
         return Next(state=State.FORWARDED, wait=(min(due, launch.deadline_at) - now).total_seconds())
     found = sessions.look(service, forward)
     if found.life is Life.GONE:
-        return outcomes.over("ended", f"Its session at {_title(service, launch)} has ended.")
+        return outcomes.over(
+            "ended", sentences.say("Its session at %(place)s has ended.", place=_title(service, launch))
+        )
     if found.life is Life.UNKNOWN:
         return _silent(service, launch, forward)
     rows.note(service, forward, looked_at=now, silent_at=None)
@@ -105,7 +108,10 @@ def _silent(service: Service, launch: Launch, forward: Forward) -> Next:
     since = forward.silent_at or now
     rows.note(service, forward, looked_at=now, silent_at=since)
     if now - since > dt.timedelta(minutes=service.settings.silence_minutes):
-        return outcomes.over("lost", f"Its session at {_title(service, launch)} has not answered for too long.")
+        return outcomes.over(
+            "lost",
+            sentences.say("Its session at %(place)s has not answered for too long.", place=_title(service, launch)),
+        )
     return Next(state=State.FORWARDED, wait=AGAIN.total_seconds())
 
 

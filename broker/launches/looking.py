@@ -8,6 +8,7 @@ from broker import connections, consoles, errors, orders
 from broker.models import Launch, Order
 from broker.service import Service
 from providers import base
+from providers.sentences import say
 
 NOT_PASTED = (
     "The line was not pasted into your server in time, or could not start there. Nothing was bought. Launch again."
@@ -31,7 +32,7 @@ def trouble(service: Service, launch: Launch, order: Order) -> errors.LaunchFail
     if now - began > boot + build:
         return errors.BuildTimeout()
     if order.agent_seen_at is not None and now - order.agent_seen_at > silence:
-        return errors.InstanceLost("The machine has not been heard of for too long.")
+        return errors.InstanceLost(say("The machine has not been heard of for too long."))
     if order.running_at is not None and speaks(service, order):
         return None
     detail = has_ended(service, order)

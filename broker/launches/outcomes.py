@@ -10,6 +10,7 @@ from broker.launches import waits
 from broker.models import Launch, Phase, State
 from broker.service import Service
 from providers import errors as clouds
+from providers.sentences import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +45,12 @@ def over(reason: str, message: str) -> Next:
 
 def expired(launch: Launch) -> Next:
     """Its time is over."""
-    return over("expired", f"Its {launch.hours:g} hours are over.")
+    return over("expired", say("Its %(hours)s hours are over.", hours=float(launch.hours)))
 
 
 def idle(launch: Launch) -> Next:
     """Nobody has used it for as long as its place lets a session lie."""
-    return over("idle", f"Stopped after {launch.idle_minutes:g} minutes without activity.")
+    return over("idle", say("Stopped after %(minutes)s minutes without activity.", minutes=float(launch.idle_minutes)))
 
 
 def failed(launch: Launch, error: Exception) -> Next:

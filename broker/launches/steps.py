@@ -14,6 +14,7 @@ from broker.models import Launch, Order, Phase, State
 from broker.service import Service
 from providers import base
 from providers import errors as clouds
+from providers.sentences import say
 
 
 def place(service: Service, launch: Launch) -> Next:
@@ -108,13 +109,13 @@ def watch(service: Service, launch: Launch) -> Next:
     seen = (order.agent_seen_at if order else None) or launch.entered_at
     silent = (now - seen).total_seconds()
     if silent > service.settings.silence_minutes * 60:
-        return outcomes.over("lost", "The machine has not been heard of for too long.")
+        return outcomes.over("lost", say("The machine has not been heard of for too long."))
     if silent > 2 * service.settings.heartbeat_seconds and (
         order is None or looking.has_ended(service, order) is not None
     ):
-        return outcomes.over("lost", "The machine has ended by itself.")
+        return outcomes.over("lost", say("The machine has ended by itself."))
     if order is not None and order.server == "down":
-        return outcomes.over("ended", "Its server has ended by itself.")
+        return outcomes.over("ended", say("Its server has ended by itself."))
     if order is not None:
         dead_man.obtain(service, launch, order)
     alone = hedging.end_given_up(service, opened)

@@ -24,6 +24,7 @@ from broker.openid import claims as words
 from broker.openid import provider as providers
 from broker.openid.refusals import Cancelled, Refused, StartAgain, Unavailable
 from broker.service import Service
+from providers.sentences import say
 
 log = structlog.get_logger(__name__)
 LOGGED_OUT = "http://schemas.openid.net/event/backchannel-logout"
@@ -167,7 +168,12 @@ class Client:
         """RFC 9207: an answer of another provider's must not be traded at this one."""
         needed = known.told.get("authorization_response_iss_parameter_supported") is True
         if (said is None and needed) or (said is not None and said != self._identity.issuer):
-            raise Refused(f"That answer does not come from {self._title}, so nobody was signed in. Begin again here.")
+            raise Refused(
+                say(
+                    "That answer does not come from %(title)s, so nobody was signed in. Begin again here.",
+                    title=self._title,
+                )
+            )
 
     def _said(self, error: str) -> errors.BrokerError:
         """What its `error` means to the person. Its own description may hold anything, and is not shown."""
@@ -179,19 +185,28 @@ class Client:
             error if error.isascii() and error.replace("_", "").isalnum() and len(error) < 60 else "an unknown error"
         )
         return Refused(
-            f"{self._title} did not sign you in ({known}). Try again; if it goes on, tell whoever runs this broker."
+            say(
+                "%(title)s did not sign you in (%(known)s). Try again; if it goes on, tell whoever runs this broker.",
+                title=self._title,
+                known=known,
+            )
         )
 
     def _vouched(self, attempt: Attempt, claims: dict[str, Any], tokens: Tokens) -> Vouched:
         now = self._service.now()
         since = claims.get("auth_time")
         if attempt.max_age is not None and not providers.is_number(since):
-            raise Refused(f"{self._title} does not say when you last signed in there, which is needed here.")
+            raise Refused(
+                say("%(title)s does not say when you last signed in there, which is needed here.", title=self._title)
+            )
         # By the provider's own clock, so that a difference between the clocks makes nobody's sign-in older.
         age = max(0.0, claims["iat"] - since) if providers.is_number(since) else 0.0
         if attempt.max_age is not None and age > attempt.max_age + providers.LEEWAY:
             raise Refused(
-                f"{self._title} did not ask you to sign in again, which is needed here. Sign out there first."
+                say(
+                    "%(title)s did not ask you to sign in again, which is needed here. Sign out there first.",
+                    title=self._title,
+                )
             )
         return Vouched(
             issuer=self._identity.issuer,
@@ -211,7 +226,9 @@ class Client:
         headers = {"Authorization": f"Bearer {tokens.access}"}
         more = self._provider.json(asking.Asked(what="what it knows of you", url=endpoint, headers=headers))
         if more.get("sub") != claims["sub"]:
-            raise Refused(f"{self._title} spoke of two different people, so nobody was signed in. Try again.")
+            raise Refused(
+                say("%(title)s spoke of two different people, so nobody was signed in. Try again.", title=self._title)
+            )
         return {**more, **claims}
 
     # --- renewing ---------------------------------------------------------------------------------------------------
@@ -246,17 +263,17 @@ class Client:
         self._provider.check(claims, jti={"essential": True})
         events = claims.get("events")
         if not isinstance(events, dict) or not isinstance(events.get(LOGGED_OUT), dict) or "nonce" in claims:
-            raise Refused("That is no log-out token.")
+            raise Refused(say("That is no log-out token."))
         sid, subject = _word(claims.get("sid")), _word(claims.get("sub"))
         if not sid and not subject:
-            raise Refused("That log-out token names nobody.")
+            raise Refused(say("That log-out token names nobody."))
         self._once(claims["jti"])
         return LoggedOut(issuer=self._identity.issuer, sid=sid, subject=subject)
 
     def _once(self, jti: str) -> None:
         taken: dict[str, None] = self._provider.kept.setdefault("taken", {})
         if jti in taken:
-            raise Refused("That log-out token was used before.")
+            raise Refused(say("That log-out token was used before."))
         taken[jti] = None
         while len(taken) > REMEMBERED:
             taken.pop(next(iter(taken)))
@@ -298,12 +315,18 @@ class Client:
             log.warning("tokens_refused", provider=self._identity.name, error=str(error.error)[:60])
             if error.error in ("invalid_client", "unauthorized_client"):  # the latter is Keycloak's for a wrong secret
                 raise Refused(
-                    f"{self._title} does not take this broker's own client id and secret, so nobody is signed in with it. "
-                    "Whoever runs this broker must set `client_id` and `client_secret` as it has them."
+                    say(
+                        "%(title)s does not take this broker's own client id and secret, so nobody is signed in with "
+                        "it. Whoever runs this broker must set `client_id` and `client_secret` as it has them.",
+                        title=self._title,
+                    )
                 ) from None
             raise Refused(
-                f"{self._title} did not accept the answer it gave your browser: it may be used up or too old. Begin again; "
-                "if it goes on, tell whoever runs this broker."
+                say(
+                    "%(title)s did not accept the answer it gave your browser: it may be used up or too old. "
+                    "Begin again; if it goes on, tell whoever runs this broker.",
+                    title=self._title,
+                )
             ) from None
         except (httpx.HTTPError, ValueError):
             raise Unavailable(self._title, "its tokens") from None

@@ -18,6 +18,7 @@ from broker import addresses, settings
 from broker.openid import asking
 from broker.openid.refusals import Refused, Unavailable
 from broker.service import Service
+from providers.sentences import say
 
 log = structlog.get_logger(__name__)
 ALGORITHMS = ("RS256", "ES256", "PS256", "EdDSA", "Ed25519")
@@ -64,8 +65,11 @@ class Provider:
             told = self.json(asking.Asked(what="its description of itself", url=url))
             if told.get("issuer") != issuer:
                 raise Refused(
-                    f"{self.title} calls itself by another address than the one in this broker's settings, so nobody is "
-                    "signed in with it. Whoever runs this broker must set `issuer` exactly as it says it."
+                    say(
+                        "%(title)s calls itself by another address than the one in this broker's settings, so nobody "
+                        "is signed in with it. Whoever runs this broker must set `issuer` exactly as it says it.",
+                        title=self.title,
+                    )
                 )
             require_safe(told, issuer, self.title)
             found = Known(read_at=self._service.now(), told=told)
@@ -113,7 +117,9 @@ class Provider:
             raise self._skewed()
         many = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
         if (many or "azp" in claims) and claims.get("azp") != self.identity.client_id:
-            raise Refused(f"What {self.title} said was meant for another program, so nobody was signed in.")
+            raise Refused(
+                say("What %(title)s said was meant for another program, so nobody was signed in.", title=self.title)
+            )
         if "sub" in claims and not 0 < len(claims["sub"]) <= 255:
             raise Refused
 
@@ -126,16 +132,22 @@ class Provider:
             return self._skewed()
         if claim == "nonce":
             return Refused(
-                "That answer belongs to another attempt to sign in, so nobody was signed in. Begin again here."
+                say("That answer belongs to another attempt to sign in, so nobody was signed in. Begin again here.")
             )
         if claim in ("iss", "aud"):
-            return Refused(f"What {self.title} said was not meant for this broker, so nobody was signed in.")
+            return Refused(
+                say("What %(title)s said was not meant for this broker, so nobody was signed in.", title=self.title)
+            )
         return Refused()
 
     def _skewed(self) -> Refused:
         return Refused(
-            f"The clock of {self.title} and that of this broker differ by more than five minutes, or the answer is an old "
-            "one. Try again; if it goes on, tell whoever runs this broker to set its clock."
+            say(
+                "The clock of %(title)s and that of this broker differ by more than five minutes, or the "
+                "answer is an old one. Try again; if it goes on, tell whoever runs this broker to set its "
+                "clock.",
+                title=self.title,
+            )
         )
 
     def signed(self, token: str, types: tuple[str, ...]) -> dict[str, Any]:
@@ -149,8 +161,11 @@ class Provider:
         except (jose.JoseError, ValueError) as error:
             log.warning("token_refused", provider=self.identity.name, error=type(error).__name__)
             raise Refused(
-                f"What {self.title} sent is not signed by it, so nobody was signed in. Try again; if it goes on, tell "
-                "whoever runs this broker."
+                say(
+                    "What %(title)s sent is not signed by it, so nobody was signed in. Try again; if it goes on, "
+                    "tell whoever runs this broker.",
+                    title=self.title,
+                )
             ) from None
 
     def _key(self, header: Mapping[str, Any]) -> Any:

@@ -14,6 +14,7 @@ from broker.service import Service
 from federation.peers import Peer
 from providers import base
 from providers import errors as clouds
+from providers.sentences import say
 
 TOKEN = base.Kind(
     name="token",
@@ -60,7 +61,7 @@ def kinds(service: Service, person: people.Person, name: str) -> tuple[base.Kind
 def guide(service: Service, person: people.Person, name: str, kind: str) -> base.Guide:
     """What a person is told and does. Raises NotFound."""
     if kind not in [each.name for each in kinds(service, person, name)]:
-        raise errors.NotFound("There is no such way to connect. Choose one of those on the page.")
+        raise errors.NotFound(say("There is no such way to connect. Choose one of those on the page."))
     peer = _peer(service, name)
     page = f"{peer.url}/hub/token"
     return base.Guide(
@@ -109,7 +110,7 @@ def check(service: Service, person: people.Person, connection_id: str) -> Connec
 def _peer(service: Service, name: str) -> Peer:
     found = registry.find(service, name)
     if found is None:
-        raise errors.NotFound("That hub is none of those that can be connected here. Ask who runs this broker.")
+        raise errors.NotFound(say("That hub is none of those that can be connected here. Ask who runs this broker."))
     return found.peer
 
 
@@ -120,15 +121,21 @@ def _asked(peer: Peer, token: str) -> tuple[str, list[str]]:
         with httpx.Client(timeout=SECONDS, follow_redirects=False, trust_env=False) as client:
             answer = client.get(f"{peer.url}/hub/api/user", headers=headers)
     except httpx.HTTPError:
-        raise clouds.ProviderUnavailable(f"{peer.title} does not answer. Try again in a moment.") from None
+        raise clouds.ProviderUnavailable(
+            say("%(title)s does not answer. Try again in a moment.", title=peer.title)
+        ) from None
     if answer.status_code in (401, 403):
-        raise clouds.BadCredential(f"{peer.title} does not take this token. Make a new one.")
+        raise clouds.BadCredential(say("%(title)s does not take this token. Make a new one.", title=peer.title))
     try:
         row = json.loads(answer.content) if answer.status_code == 200 else {}
         return str(row["name"]), [str(scope) for scope in row.get("scopes") or ()]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise clouds.ProviderUnavailable(
-            f"{peer.title} does not answer as a JupyterHub does (status {answer.status_code}). Ask who runs it."
+            say(
+                "%(title)s does not answer as a JupyterHub does (status %(status)s). Ask who runs it.",
+                title=peer.title,
+                status=answer.status_code,
+            )
         ) from None
 
 

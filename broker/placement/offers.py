@@ -11,6 +11,7 @@ from broker.people import Person
 from broker.service import Service
 from providers import base
 from providers import errors as clouds
+from providers.sentences import say
 
 IMAGES = "x86_64"
 
@@ -48,10 +49,10 @@ def next_offer(service: Service, launch: Launch, account: backends.Account) -> b
         return offers[0]
     if found and not fresh and not tried:
         raise errors.NoOfferLeft(
-            "Only machines that may be taken away are offered there. Allow them, or choose another place."
+            say("Only machines that may be taken away are offered there. Allow them, or choose another place.")
         )
     if not tried and (much := resources.shown(wanted)):
-        raise errors.NoOfferLeft(f"Nothing there has {much}. Ask for less, or choose another place.")
+        raise errors.NoOfferLeft(say("Nothing there has %(much)s. Ask for less, or choose another place.", much=much))
     raise errors.NoOfferLeft(launch.message or None)
 
 
@@ -63,8 +64,10 @@ def _own_server(launch: Launch, found: Sequence[base.Offer], tried: Sequence[str
         if offer.taken and offer.id == launch.offer:
             return offer
     raise errors.NoOfferLeft(
-        "The server that you chose is not there any more, does not run, or is smaller than what was asked for. "
-        "Start it on the cloud's dashboard, or choose another place."
+        say(
+            "The server that you chose is not there any more, does not run, or is smaller than what was "
+            "asked for. Start it on the cloud's dashboard, or choose another place."
+        )
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs, quote, urlsplit
 
 from broker.repos import errors, urls
+from providers.sentences import say
 
 if TYPE_CHECKING:
     from broker.repos.asking import Asking
@@ -169,8 +170,12 @@ def _parse(text: str, homes: Mapping[str, str]) -> RepoSpec:
         return providers["gh"].parse(text)
     known = ", ".join(f"{name}/" for name in providers)
     raise errors.BadSpec(
-        f"“{text[:80]}” is not the address of a repository. Paste the address of its web page, write owner/name for "
-        f"GitHub, or begin with one of {known}."
+        say(
+            "“%(text)s” is not the address of a repository. Paste the address of its web page, write "
+            "owner/name for GitHub, or begin with one of %(known)s.",
+            text=text[:80],
+            known=known,
+        )
     )
 
 

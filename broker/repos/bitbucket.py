@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from broker.repos import base, errors, forges, http, remotes, urls
 from broker.repos.asking import Asking
+from providers.sentences import say
 
 WORKSPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.][A-Za-z0-9_.-]{0,127}(?<!\.git)", re.ASCII)
@@ -38,7 +39,7 @@ class Bitbucket(forges.Forge):
             return None
         if len(url.segments) < 2:
             raise errors.BadSpec(
-                "This page of Bitbucket belongs to no repository. Open the repository and paste its address."
+                say("This page of Bitbucket belongs to no repository. Open the repository and paste its address.")
             )
         workspace, name, *page = url.segments
         at = dict(url.query).get("at", "")
@@ -112,7 +113,11 @@ def repository(workspace: str, name: str) -> str:
     name = name.removesuffix(".git")
     if not WORKSPACE.fullmatch(workspace) or not NAME.fullmatch(name):
         raise errors.BadSpec(
-            f"“{workspace[:80]}/{name[:80]}” cannot be a repository on Bitbucket. Write workspace/repository."
+            say(
+                "“%(workspace)s/%(name)s” cannot be a repository on Bitbucket. Write workspace/repository.",
+                workspace=workspace[:80],
+                name=name[:80],
+            )
         )
     return f"{workspace}/{name}"
 

@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from broker.repos import base, errors, http, listing, naming, urls
 from broker.repos.asking import Asking
+from providers.sentences import say
 
 GIT_HOSTS = re.compile(r"(^|\.)(git|gitlab|gitea|forgejo|codeberg|bitbucket|github|huggingface)\b")
 """Where `/dataset/x` is a repository of somebody who is called dataset."""
@@ -39,8 +40,11 @@ class CKAN(listing.DataHost):
         )
         if not found:
             raise errors.BadSpec(
-                f"“{spec[:80]}” is not the address of a CKAN data set. Paste the one of its page, such as "
-                "https://demo.ckan.org/dataset/my-sample-dataset-001."
+                say(
+                    "“%(spec)s” is not the address of a CKAN data set. Paste the one of its page, such as "
+                    "https://demo.ckan.org/dataset/my-sample-dataset-001.",
+                    spec=spec[:80],
+                )
             )
         return found
 
@@ -76,7 +80,13 @@ class CKAN(listing.DataHost):
         told = self.ask(f"{site}/api/3/action/{action}?{urlencode(question)}", what, asking)
         with listing.sense(self.host):
             if not told["success"]:
-                raise errors.NotFound(f"{http.host_of(site)} has no {what}. Check the address, and that it is public.")
+                raise errors.NotFound(
+                    say(
+                        "%(host)s has no %(what)s. Check the address, and that it is public.",
+                        host=http.host_of(site),
+                        what=what,
+                    )
+                )
             package = told["result"]
             package = package.get("package", package)
             changed = seconds(package["metadata_modified"])

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from broker.repos import base, doi, errors, http, listing, naming, urls
 from broker.repos.asking import Asking
+from providers.sentences import say
 
 VERSIONED = re.compile(r"(?P<doi>.+?)@(?P<version>[0-9]{1,4}\.[0-9]{1,4})")
 PAGES = ("dataset.xhtml", "file.xhtml", "citation")
@@ -65,7 +66,10 @@ class Dataverse(listing.DataHost):
         versions = re.fullmatch(r"HEAD|[0-9]{1,4}\.[0-9]{1,4}", spec.ref)
         if not versions:
             raise errors.NotFound(
-                f"Dataverse names versions such as 1.0, not “{spec.ref[:40]}”. Leave it empty for the newest."
+                say(
+                    "Dataverse names versions such as 1.0, not “%(ref)s”. Leave it empty for the newest.",
+                    ref=spec.ref[:40],
+                )
             )
         origin = self.origin(spec, asking)
         data = self.dataset(spec, origin, asking)
@@ -133,7 +137,13 @@ class Dataverse(listing.DataHost):
             told = listing.ask_anywhere(url, f"{http.host_of(url)}, where this DOI leads,", what, asking)
         with listing.sense(self.host):
             if told["status"] != "OK":
-                raise errors.NotFound(f"{http.host_of(url)} has no {what}. Check the DOI, and that it is published.")
+                raise errors.NotFound(
+                    say(
+                        "%(host)s has no %(what)s. Check the DOI, and that it is published.",
+                        host=http.host_of(url),
+                        what=what,
+                    )
+                )
             return told["data"]
 
 
@@ -146,7 +156,10 @@ def refuse_withdrawn(version: Any, spec: base.RepoSpec) -> None:
     """Raises NotFound where the data set was taken back, of which only its description remains."""
     if version.get("versionState") == "DEACCESSIONED":
         raise errors.NotFound(
-            f"The data set {spec.repo} was withdrawn. Ask its owner, or use another version or data set."
+            say(
+                "The data set %(repo)s was withdrawn. Ask its owner, or use another version or data set.",
+                repo=spec.repo,
+            )
         )
 
 

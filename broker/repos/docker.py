@@ -19,6 +19,7 @@ from urllib.parse import urlencode, urlsplit
 
 from broker.repos import base, errors, http, listing, naming, urls
 from broker.repos.asking import Asking
+from providers.sentences import say
 
 NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*(?::[0-9]{1,5})?")
@@ -59,7 +60,10 @@ class Docker(listing.DataHost):
             before, colon, tag = name, "", ""
         if (colon and not TAG.fullmatch(tag)) or (at and not DIGEST.fullmatch(digest.lower())):
             raise errors.BadSpec(
-                f"“{plain[:80]}” has no proper tag or digest. Write name:tag, or name@sha256: with 64 digits."
+                say(
+                    "“%(plain)s” has no proper tag or digest. Write name:tag, or name@sha256: with 64 digits.",
+                    plain=plain[:80],
+                )
             )
         named = "" if tag == "HEAD" else tag  # git's word, which links carry here too
         return base.RepoSpec(provider=self.prefix, repo=full_name(before), ref=digest.lower() or named or "latest")
@@ -75,7 +79,7 @@ class Docker(listing.DataHost):
                 case ("r", owner, name, *_) | ("repository", "docker", owner, name, *_):
                     return self.parse(f"{owner}/{name}")
             raise errors.BadSpec(
-                "This page of Docker Hub is no image. Open the image, and paste its address or its name."
+                say("This page of Docker Hub is no image. Open the image, and paste its address or its name.")
             )
         if url.host == "quay.io" and url.segments[:1] == ("repository",):
             return self.parse("/".join(("quay.io", *url.segments[1:3])))
@@ -86,7 +90,9 @@ class Docker(listing.DataHost):
     def resolve(self, spec: base.RepoSpec, asking: Asking) -> base.Resolved:
         ref = "latest" if spec.ref == "HEAD" else spec.ref
         if not TAG.fullmatch(ref) and not DIGEST.fullmatch(ref):
-            raise errors.BadSpec(f"“{ref[:80]}” is no tag of an image. Write one such as latest, or leave it empty.")
+            raise errors.BadSpec(
+                say("“%(ref)s” is no tag of an image. Write one such as latest, or leave it empty.", ref=ref[:80])
+            )
         host, _, name = spec.repo.partition("/")
         digest = Registry(host, asking).digest(name, ref)
         image = f"{spec.repo}@{digest}"
@@ -111,8 +117,11 @@ def full_name(text: str) -> str:
     name = f"library/{name}" if host == HUB and "/" not in name else name
     if not NAME.fullmatch(name) or not HOST.fullmatch(host) or len(f"{host}/{name}") > LONGEST:
         raise errors.BadSpec(
-            f"“{text[:80]}” is not the name of an image. Write it in small letters, such as "
-            "quay.io/jupyter/scipy-notebook:latest."
+            say(
+                "“%(text)s” is not the name of an image. Write it in small letters, such as "
+                "quay.io/jupyter/scipy-notebook:latest.",
+                text=text[:80],
+            )
         )
     return f"{host}/{name}"
 
@@ -138,7 +147,10 @@ class Registry:
             answer = self.ask(url, {"Accept": ACCEPT, "Authorization": self.permission(answer, name, shown)})
         if answer.status in (401, 403):
             raise errors.NotFound(
-                f"There is no image {shown}, or it is not public. Check its name, and that anybody may pull it."
+                say(
+                    "There is no image %(shown)s, or it is not public. Check its name, and that anybody may pull it.",
+                    shown=shown,
+                )
             )
         if answer.status != 200:
             raise self.refusal(answer, shown)
@@ -176,7 +188,13 @@ class Registry:
             return basic
         realm = told.get("realm", "")
         if not challenge.lower().startswith("bearer") or not realm.startswith(("https://", "http://")):
-            raise errors.NotFound(f"{self.host} shows {shown} to nobody without a password. Use a public image.")
+            raise errors.NotFound(
+                say(
+                    "%(host)s shows %(shown)s to nobody without a password. Use a public image.",
+                    host=self.host,
+                    shown=shown,
+                )
+            )
         asked = {"service": told.get("service", ""), "scope": told.get("scope") or f"repository:{name}:pull"}
         near = self.trusted and urlsplit(realm).netloc == urlsplit(self.address).netloc
         headers = {"Accept": "application/json"} | ({"Authorization": basic} if basic and near else {})
@@ -184,7 +202,9 @@ class Registry:
         given = self.asking.http.ask_exactly(url, headers, trusted=near)
         with listing.sense(self.host):
             if given.status in (400, 401, 403, 404):
-                raise errors.NotFound(f"There is no image {shown}, or it is not public. Check its name.")
+                raise errors.NotFound(
+                    say("There is no image %(shown)s, or it is not public. Check its name.", shown=shown)
+                )
             body = json.loads(given.body)
             token = str(body.get("token") or body["access_token"])
             if not re.fullmatch(r"[\x21-\x7e]+", token):

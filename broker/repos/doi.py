@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from broker.repos import errors, listing, urls
 from broker.repos.asking import Asking
+from providers.sentences import say
 
 DOI = re.compile(r"10\.[0-9]{4,9}(\.[0-9]+)*/[^\s?#<>\"\\]+", re.ASCII)
 HOSTS = ("doi.org", "www.doi.org", "dx.doi.org")
@@ -19,7 +20,11 @@ def plain(text: str, example: str) -> str:
     plain = re.sub(r"^(https?:/{1,2}(dx\.|www\.)?doi\.org/|doi:)", "", text.strip(), flags=re.IGNORECASE).rstrip("/")
     if not good(plain):
         raise errors.BadSpec(
-            f"“{text[:80]}” is not a DOI. Write it as the page of the data set does, such as {example}."
+            say(
+                "“%(text)s” is not a DOI. Write it as the page of the data set does, such as %(example)s.",
+                text=text[:80],
+                example=example,
+            )
         )
     return plain
 
@@ -43,12 +48,12 @@ def target(doi: str, asking: Asking) -> urls.Url:
     resolver = (asking.settings.repo_host("doi").url or RESOLVER).rstrip("/")
     answer = asking.http.ask_api(f"{resolver}/api/handles/{quote(doi, safe='/')}", accept="application/json")
     if answer.status == 404:
-        raise errors.NotFound(f"There is no DOI {doi}. Check it; a new one takes a day to be known.")
+        raise errors.NotFound(say("There is no DOI %(doi)s. Check it; a new one takes a day to be known.", doi=doi))
     with listing.sense("The resolver of DOIs"):
         rows = listing.json_of(answer, "The resolver of DOIs", doi)["values"]
         addresses = [str(row["data"]["value"]) for row in rows if row["type"] == "URL"]
     if not addresses:
         raise errors.NotFound(
-            f"The DOI {doi} leads nowhere. Ask whoever published it, or paste the address of its page."
+            say("The DOI %(doi)s leads nowhere. Ask whoever published it, or paste the address of its page.", doi=doi)
         )
     return urls.split(addresses[0])

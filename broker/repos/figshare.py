@@ -10,6 +10,7 @@ from typing import Any
 
 from broker.repos import base, doi, errors, listing, naming, urls
 from broker.repos.asking import Asking
+from providers.sentences import say
 
 ENDING = re.compile(r"(?P<stem>.*[./])(?P<article>[0-9]{1,12})(\.v(?P<version>[0-9]{1,4}))?", re.IGNORECASE)
 EXAMPLE = "10.6084/m9.figshare.9782777.v1"
@@ -41,7 +42,13 @@ class Figshare(listing.DataHost):
     def named(self, found: str) -> base.RepoSpec:
         """Raises BadSpec for DOIs that do not end in the number of an article, as all of figshare's do."""
         if not ENDING.fullmatch(found):
-            raise errors.BadSpec(f"“{found[:80]}” is not a DOI of figshare. They end in a number, such as {EXAMPLE}.")
+            raise errors.BadSpec(
+                say(
+                    "“%(found)s” is not a DOI of figshare. They end in a number, such as %(example)s.",
+                    found=found[:80],
+                    example=EXAMPLE,
+                )
+            )
         return base.RepoSpec(provider=self.prefix, repo=found.lower())
 
     def spec(self, spec: base.RepoSpec) -> str:
@@ -55,7 +62,7 @@ class Figshare(listing.DataHost):
         numbers = [part for part in url.segments if re.fullmatch("[0-9]{1,12}", part)]
         if "articles" not in url.segments or not numbers or len(numbers[0]) < 4:
             raise errors.BadSpec(
-                "This page of figshare is no article. Open the article, and paste its address or its DOI."
+                say("This page of figshare is no article. Open the article, and paste its address or its DOI.")
             )
         version = f".v{int(numbers[1])}" if len(numbers) > 1 and len(numbers[1]) <= 4 else ""
         return self.named(f"10.6084/m9.figshare.{numbers[0]}{version}")
@@ -108,10 +115,16 @@ def refuse_closed(record: Any, spec: base.RepoSpec) -> None:
     if record.get("is_embargoed") and not record.get("files"):
         until = str(record.get("embargo_date") or "a later day")[:10]
         raise errors.NotFound(
-            f"The files of {spec.repo} are under embargo until {until}. Come back then, or ask the owner."
+            say(
+                "The files of %(repo)s are under embargo until %(until)s. Come back then, or ask the owner.",
+                repo=spec.repo,
+                until=until,
+            )
         )
     if record.get("is_confidential") and not record.get("files"):
-        raise errors.NotFound(f"The files of {spec.repo} are confidential. Ask the owner to open them.")
+        raise errors.NotFound(
+            say("The files of %(repo)s are confidential. Ask the owner to open them.", repo=spec.repo)
+        )
 
 
 def file(row: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from broker.repos import base, errors, http, naming, remotes, urls
 from broker.repos.asking import Asking
+from providers.sentences import say
 
 GIT = "git ls-remote"
 GUESSES = 6
@@ -118,16 +119,22 @@ class Forge(base.RepoProvider):
         )
         if mine and answer.status == 401:
             raise errors.TokenRefused(
-                f"{self.named} does not take your token any more. Connect your account there again."
+                say("%(named)s does not take your token any more. Connect your account there again.", named=self.named)
             )
         if mine and answer.status == 403 and "x-github-sso" in answer.headers:
             raise errors.TokenRefused(
-                f"{self.named} wants your token to be authorized for the organization's single sign-on. "
-                "Do so among your tokens there."
+                say(
+                    "%(named)s wants your token to be authorized for the organization's single sign-on. Do so "
+                    "among your tokens there.",
+                    named=self.named,
+                )
             )
         if answer.status == 401 and token:
             raise errors.HostUnavailable(
-                f"{self.named} no longer accepts this broker's token. Tell whoever runs it to renew it."
+                say(
+                    "%(named)s no longer accepts this broker's token. Tell whoever runs it to renew it.",
+                    named=self.named,
+                )
             )
         return answer
 
@@ -222,7 +229,13 @@ def owned(provider: base.RepoProvider, spec: str, owner: str, repository: Callab
     """`owner/name/ref`, where the reference may be left out and may hold slashes. Raises BadSpec, in the host's own words."""
     parts = spec.split("/", 2)
     if len(parts) < 2 or not parts[1]:
-        raise errors.BadSpec(f"“{spec[:80]}” names no repository. Write {owner}, and /branch behind it if you like.")
+        raise errors.BadSpec(
+            say(
+                "“%(spec)s” names no repository. Write %(owner)s, and /branch behind it if you like.",
+                spec=spec[:80],
+                owner=owner,
+            )
+        )
     ref = urls.ref(urls.decoded(parts[2])) if len(parts) == 3 else "HEAD"
     named = repository(*map(urls.decoded, parts[:2]))
     return base.RepoSpec(provider=provider.prefix, repo=named, ref=remotes.lowered(ref))

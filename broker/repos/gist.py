@@ -9,6 +9,7 @@ from typing import Any
 
 from broker.repos import base, errors, forges, github, http, naming, remotes, urls
 from broker.repos.asking import Asking
+from providers.sentences import say
 
 GIST = re.compile(r"[0-9a-f]{20,40}|[0-9]{1,20}", re.ASCII)
 NEWEST = ("HEAD", "master", "main")
@@ -33,7 +34,9 @@ class Gist(base.RepoProvider):
     def parse(self, spec: str) -> base.RepoSpec:
         parts = [urls.decoded(part) for part in spec.split("/", 2)]
         if len(parts) < 2 or not parts[1]:
-            raise errors.BadSpec(f"“{spec[:80]}” names no gist. Write owner/id, as in the address of its page.")
+            raise errors.BadSpec(
+                say("“%(spec)s” names no gist. Write owner/id, as in the address of its page.", spec=spec[:80])
+            )
         ref = urls.ref(parts[2]) if len(parts) == 3 else "HEAD"
         return base.RepoSpec(provider=self.prefix, repo=gist(parts[0], parts[1]), ref=revision(ref))
 
@@ -47,7 +50,9 @@ class Gist(base.RepoProvider):
         if parts and GIST.fullmatch(parts[0].removesuffix(".git")) and not (parts[1:] and GIST.fullmatch(parts[1])):
             parts = (NOBODY, *parts)
         if len(parts) < 2:
-            raise errors.BadSpec("This page of GitHub Gist belongs to no gist. Open the gist and paste its address.")
+            raise errors.BadSpec(
+                say("This page of GitHub Gist belongs to no gist. Open the gist and paste its address.")
+            )
         owner, name, *page = parts
         return base.RepoSpec(provider=self.prefix, repo=gist(owner, name), **opened(page))
 
@@ -66,10 +71,10 @@ class Gist(base.RepoProvider):
         answer = asking.http.ask_api(self.address(spec, asking), accept=ACCEPT, token=token(self, asking))
         if answer.status == 401:
             raise errors.HostUnavailable(
-                "GitHub no longer accepts this broker's token. Tell whoever runs it to renew it."
+                say("GitHub no longer accepts this broker's token. Tell whoever runs it to renew it.")
             )
         if answer.status in (403, 404, 410, 422, 451):
-            raise errors.NotFound(f"GitHub has no gist {spec.repo}. Check its address.")
+            raise errors.NotFound(say("GitHub has no gist %(repo)s. Check its address.", repo=spec.repo))
         return self.read(answer)
 
     def read(self, answer: http.Answer) -> dict[str, Any]:
@@ -78,10 +83,12 @@ class Gist(base.RepoProvider):
             public, _ = row["public"], row["history"][0]["version"]
         except (ValueError, TypeError, KeyError, IndexError):
             raise errors.HostUnavailable(
-                f"GitHub's answer makes no sense (status {answer.status}). Try again in a moment."
+                say("GitHub's answer makes no sense (status %(status)s). Try again in a moment.", status=answer.status)
             ) from None
         if not public:  # its owner did not want it found; a launch would show it in logs and lists
-            raise errors.NotAllowed("This gist is secret, and is not launched here. Ask its owner to make it public.")
+            raise errors.NotAllowed(
+                say("This gist is secret, and is not launched here. Ask its owner to make it public.")
+            )
         return row
 
     def commit(self, row: dict[str, Any], spec: base.RepoSpec, asking: Asking) -> str:
@@ -158,7 +165,11 @@ def gist(owner: str, name: str) -> str:
     name = name.removesuffix(".git").lower()
     if not github.OWNER.fullmatch(owner) or not GIST.fullmatch(name):
         raise errors.BadSpec(
-            f"“{owner[:80]}/{name[:80]}” cannot be a gist. Write owner/id, as in the address of its page."
+            say(
+                "“%(owner)s/%(name)s” cannot be a gist. Write owner/id, as in the address of its page.",
+                owner=owner[:80],
+                name=name[:80],
+            )
         )
     return f"{owner}/{name}"
 

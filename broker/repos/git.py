@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote
 
 from broker.repos import base, errors, forges, naming, remotes, urls
 from broker.repos.asking import Asking
+from providers.sentences import say
 
 HALF_DECODED = re.compile(r"([a-z][a-z0-9+.-]*:/|[^/@\s]+@[^/:\s]+:)", re.IGNORECASE)
 PAGES = (
@@ -60,15 +61,18 @@ class Git(base.RepoProvider):
     def detect(self, url: urls.Url) -> base.RepoSpec:
         if not url.scheme:
             raise errors.BadSpec(
-                "This is not the address of a repository. Paste the whole address, with https:// before it."
+                say("This is not the address of a repository. Paste the whole address, with https:// before it.")
             )
         if url.scheme not in (*remotes.PROTOCOLS, "file"):
             raise errors.NotAllowed(
-                f"Repositories are not fetched by {url.scheme}://. Use the https address of this one."
+                say(
+                    "Repositories are not fetched by %(scheme)s://. Use the https address of this one.",
+                    scheme=url.scheme,
+                )
             )
         if not url.segments:
             raise errors.BadSpec(
-                "This is the address of a host, not of a repository. Open the repository, paste its address."
+                say("This is the address of a host, not of a repository. Open the repository, paste its address.")
             )
         if found := in_data_center(url):
             return base.RepoSpec(provider=self.prefix, **found)

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from broker.repos import base, errors, forges, http, remotes, urls
 from broker.repos.asking import Asking
+from providers.sentences import say
 
 OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", re.ASCII)
 NAME = re.compile(r"[A-Za-z0-9._-]{1,100}", re.ASCII)
@@ -46,7 +47,7 @@ class GitHub(forges.Forge):
             return None
         if len(parts) < 2:
             raise errors.BadSpec(
-                "This page of GitHub belongs to no repository. Open the repository and paste its address."
+                say("This page of GitHub belongs to no repository. Open the repository and paste its address.")
             )
         owner, name, *page = parts
         return base.RepoSpec(provider=self.prefix, repo=repository(owner, name), **opened(page))
@@ -127,5 +128,11 @@ def repository(owner: str, name: str) -> str:
     """`owner/name`, as GitHub spells such. Raises BadSpec."""
     name = name.removesuffix(".git")
     if not OWNER.fullmatch(owner) or not NAME.fullmatch(name) or name in (".", "..") or name.endswith(".git"):
-        raise errors.BadSpec(f"“{owner[:80]}/{name[:80]}” cannot be a repository on GitHub. Write owner/name.")
+        raise errors.BadSpec(
+            say(
+                "“%(owner)s/%(name)s” cannot be a repository on GitHub. Write owner/name.",
+                owner=owner[:80],
+                name=name[:80],
+            )
+        )
     return f"{owner}/{name}"

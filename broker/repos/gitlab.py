@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from broker.repos import base, errors, forges, http, remotes, urls
 from broker.repos.asking import Asking
+from providers.sentences import say
 
 PART = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,254}", re.ASCII)
 DEEPEST = 22
@@ -59,7 +60,9 @@ class GitLab(forges.Forge):
         parts = list(url.segments)
         at = next((at for at, part in enumerate(parts) if part == "-" or (at > 1 and part in RESERVED)), len(parts))
         if at < 2 or parts[0] in OWN_PAGES:
-            raise errors.BadSpec("This page of GitLab belongs to no project. Open the project and paste its address.")
+            raise errors.BadSpec(
+                say("This page of GitLab belongs to no project. Open the project and paste its address.")
+            )
         page = parts[at + 1 :] if parts[at : at + 1] == ["-"] else parts[at:]
         return base.RepoSpec(provider=self.prefix, repo=project(parts[:at]), **opened(page))
 
@@ -111,7 +114,9 @@ def project(parts: list[str]) -> str:
     """`group/subgroup/project`, as GitLab spells such. Raises BadSpec."""
     parts = [*parts[:-1], parts[-1].removesuffix(".git")]
     if not is_project(parts):
-        raise errors.BadSpec(f"“{'/'.join(parts)[:80]}” cannot be a project on GitLab. Write group/project.")
+        raise errors.BadSpec(
+            say("“%(names)s” cannot be a project on GitLab. Write group/project.", names="/".join(parts)[:80])
+        )
     return "/".join(parts)
 
 

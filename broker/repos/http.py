@@ -13,6 +13,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from broker.repos import cache, connecting, errors, safety
+from providers.sentences import say
 
 SECONDS = 10.0
 """For connecting, and for each silence while reading: an API that says nothing for this long is down."""
@@ -101,11 +102,11 @@ class Http:
                 return answer
             if urlsplit(target).scheme not in ("http", "https"):
                 raise errors.NotAllowed(
-                    "This address leads on to one that is not of the web. Use the address it leads to."
+                    say("This address leads on to one that is not of the web. Use the address it leads to.")
                 )
             url = target
         raise errors.HostUnavailable(
-            "This address leads on and on to others. Use the address of the repository itself."
+            say("This address leads on and on to others. Use the address of the repository itself.")
         )
 
     def ask_exactly(
@@ -147,7 +148,11 @@ class Http:
             raise rate_limited(origin, seconds)
         if answer.status >= 500:
             raise errors.HostUnavailable(
-                f"{host_of(origin)} has trouble (status {answer.status}). Try again in a moment."
+                say(
+                    "%(host)s has trouble (status %(status)s). Try again in a moment.",
+                    host=host_of(origin),
+                    status=answer.status,
+                )
             )
 
     def _within_origin(self, url: str, headers: dict[str, str]) -> Answer:
@@ -158,7 +163,9 @@ class Http:
             if target is None or origin_of(target) != origin_of(url):
                 return answer
             url = target
-        raise errors.HostUnavailable(f"{host_of(url)} answers with one redirect after another. Try again later.")
+        raise errors.HostUnavailable(
+            say("%(host)s answers with one redirect after another. Try again later.", host=host_of(url))
+        )
 
     def _get(self, url: str, headers: dict[str, str], *, trusted: bool, longest: int, method: str = "GET") -> Answer:
         try:
@@ -166,10 +173,12 @@ class Http:
                 body = bounded(response, longest)
                 return Answer(status=response.status_code, headers=response.headers, body=body, url=url)
         except httpx.TimeoutException:
-            raise errors.HostTimeout(f"{host_of(url)} takes too long to answer. Try again in a moment.") from None
+            raise errors.HostTimeout(
+                say("%(host)s takes too long to answer. Try again in a moment.", host=host_of(url))
+            ) from None
         except (httpx.HTTPError, httpx.InvalidURL, ValueError):
             raise errors.HostUnavailable(
-                f"{host_of(url)} does not answer. Check the address, or try again later."
+                say("%(host)s does not answer. Check the address, or try again later.", host=host_of(url))
             ) from None
 
     def _client_for(self, trusted: bool) -> httpx.Client:
@@ -230,7 +239,10 @@ def location(answer: Answer) -> str | None:
         urlsplit(target)
     except ValueError:
         raise errors.HostUnavailable(
-            f"{host_of(answer.url)} leads on to an address that cannot be read. Check yours, or try again later."
+            say(
+                "%(host)s leads on to an address that cannot be read. Check yours, or try again later.",
+                host=host_of(answer.url),
+            )
         ) from None
     return target
 

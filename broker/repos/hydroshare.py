@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from broker.repos import base, doi, errors, listing, naming, urls
 from broker.repos.asking import Asking
+from providers.sentences import say
 
 ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 HOSTS = ("hydroshare.org", "www.hydroshare.org")
@@ -39,8 +40,11 @@ class HydroShare(listing.DataHost):
         found = ID.search(urls.decoded(spec).lower())
         if not found:
             raise errors.BadSpec(
-                f"“{spec[:80]}” holds no id of a HydroShare resource. Those have 32 digits, such as "
-                "8f7c2f0341ef4180b0dbe97f59130756."
+                say(
+                    "“%(spec)s” holds no id of a HydroShare resource. Those have 32 digits, such as "
+                    "8f7c2f0341ef4180b0dbe97f59130756.",
+                    spec=spec[:80],
+                )
             )
         return base.RepoSpec(provider=self.prefix, repo=found[0])
 

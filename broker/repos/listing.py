@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from broker.repos import base, errors, http
 from broker.repos.asking import Asking
+from providers.sentences import say
 
 FILES = 5000
 """Files of one record. Above that, an archive is what its owner should have made."""
@@ -45,15 +46,31 @@ def ask_anywhere(url: str, title: str, what: str, asking: Asking) -> Any:
 def json_of(answer: http.Answer, title: str, what: str) -> Any:
     """What was answered. Raises RepoError for everything but success."""
     if answer.status in (401, 403):
-        raise errors.NotFound(f"{title} shows {what} to nobody without permission. Ask its owner to make it public.")
+        raise errors.NotFound(
+            say(
+                "%(title)s shows %(what)s to nobody without permission. Ask its owner to make it public.",
+                title=title,
+                what=what,
+            )
+        )
     if answer.status == 410:
-        raise errors.NotFound(f"{title} no longer has {what}: it was withdrawn. Ask its owner, or use another.")
+        raise errors.NotFound(
+            say(
+                "%(title)s no longer has %(what)s: it was withdrawn. Ask its owner, or use another.",
+                title=title,
+                what=what,
+            )
+        )
     if answer.status in (400, 404, 405, 422):
-        raise errors.NotFound(f"{title} has no {what}. Check it, and that it is published.")
+        raise errors.NotFound(
+            say("%(title)s has no %(what)s. Check it, and that it is published.", title=title, what=what)
+        )
     if answer.status == 429:
-        raise errors.RateLimited(f"{title} asks us to wait. Try again in some minutes.")
+        raise errors.RateLimited(say("%(title)s asks us to wait. Try again in some minutes.", title=title))
     if answer.status != 200:
-        raise errors.HostUnavailable(f"{title} has trouble (status {answer.status}). Try again in a moment.")
+        raise errors.HostUnavailable(
+            say("%(title)s has trouble (status %(status)s). Try again in a moment.", title=title, status=answer.status)
+        )
     with sense(title):
         return json.loads(answer.body)
 
@@ -64,7 +81,9 @@ def sense(title: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-        raise errors.HostUnavailable(f"{title}'s answer makes no sense. Try again in a moment.") from None
+        raise errors.HostUnavailable(
+            say("%(title)s's answer makes no sense. Try again in a moment.", title=title)
+        ) from None
 
 
 def entry(url: str, path: str, size: Any = None, **sums: Any) -> dict[str, Any]:
@@ -94,12 +113,18 @@ def content(
     The key says which files they are: by their sums, and by the host's `version` where it gives none.
     """
     if not files:
-        raise errors.NotFound(f"{title} has no files here that everybody may download. Ask the owner to publish them.")
+        raise errors.NotFound(
+            say("%(title)s has no files here that everybody may download. Ask the owner to publish them.", title=title)
+        )
     megabytes = asking.settings.clone_megabytes
     if len(files) > FILES or sum(row["size"] or 0 for row in files) > megabytes * 1_000_000:
         raise errors.TooBig(
-            f"This has {len(files)} files, or more than {megabytes} MB in all, which is more than this broker fetches. "
-            "Use a smaller record, or ask whoever runs it."
+            say(
+                "This has %(count)s files, or more than %(megabytes)s MB in all, which is more than this broker "
+                "fetches. Use a smaller record, or ask whoever runs it.",
+                count=len(files),
+                megabytes=megabytes,
+            )
         )
     check_paths(files, title)
     check_hosts(files, asking)
@@ -119,7 +144,10 @@ def check_paths(files: Sequence[dict[str, Any]], title: str) -> None:
         parts = row["path"].split("/")
         if not row["path"].isprintable() or {"", ".", ".."} & set(parts) or "\\" in row["path"]:
             raise errors.NotAllowed(
-                f"{title} lists a file whose name leads out of its folder. Ask the owner to rename it."
+                say(
+                    "%(title)s lists a file whose name leads out of its folder. Ask the owner to rename it.",
+                    title=title,
+                )
             )
 
 
@@ -129,12 +157,17 @@ def check_hosts(files: Sequence[dict[str, Any]], asking: Asking) -> None:
     origins = {http.origin_of(row["url"]): row["url"] for row in files}
     if len(origins) > HOSTS:
         raise errors.TooBig(
-            f"These files lie on {len(origins)} different hosts. Use a record that holds its own files."
+            say(
+                "These files lie on %(count)s different hosts. Use a record that holds its own files.",
+                count=len(origins),
+            )
         )
     for origin, url in origins.items():
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or parts.username or not parts.hostname:
-            raise errors.NotAllowed("A file of this record is not on the web. Use a record that holds its own files.")
+            raise errors.NotAllowed(
+                say("A file of this record is not on the web. Use a record that holds its own files.")
+            )
         if origin not in trusted and asking.remotes.safety.served:
             asking.remotes.safety.address(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
 

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from broker.repos import base, doi, errors, listing, naming, urls
 from broker.repos.asking import Asking
+from providers.sentences import say
 
 GUID = re.compile(r"[a-z0-9]{5,8}")
 KINDS = ("nodes", "registrations")
@@ -55,7 +56,11 @@ class OSF(listing.DataHost):
         plain = plain.removeprefix("10.17605/osf.io/")
         if not GUID.fullmatch(plain):
             raise errors.BadSpec(
-                f"“{spec[:80]}” is not the id of an OSF project. It is the five letters and digits behind osf.io/, such as ezcuj."
+                say(
+                    "“%(spec)s” is not the id of an OSF project. It is the five letters and digits behind "
+                    "osf.io/, such as ezcuj.",
+                    spec=spec[:80],
+                )
             )
         return base.RepoSpec(provider=self.prefix, repo=plain)
 
@@ -70,7 +75,7 @@ class OSF(listing.DataHost):
             return None
         parts = [part for part in url.segments if part not in ("project", "registries", "osf")]
         if not parts or parts[0] in WORDS:
-            raise errors.BadSpec("This page of OSF is no project. Open the project, and paste its address.")
+            raise errors.BadSpec(say("This page of OSF is no project. Open the project, and paste its address."))
         return self.parse(parts[0])
 
     def resolve(self, spec: base.RepoSpec, asking: Asking) -> base.Resolved:
@@ -80,11 +85,15 @@ class OSF(listing.DataHost):
             kind, guid = answer["data"]["type"], answer["data"]["id"]
             if kind not in KINDS or not GUID.fullmatch(guid):
                 raise errors.BadSpec(
-                    f"{spec.repo} is no project of OSF but one of its {str(kind)[:20]}. Use its project."
+                    say(
+                        "%(repo)s is no project of OSF but one of its %(kind)s. Use its project.",
+                        repo=spec.repo,
+                        kind=str(kind)[:20],
+                    )
                 )
             if answer["data"]["attributes"].get("withdrawn"):
                 raise errors.NotFound(
-                    f"The registration {spec.repo} was withdrawn. Use another, or the project itself."
+                    say("The registration %(repo)s was withdrawn. Use another, or the project itself.", repo=spec.repo)
                 )
         files = self.files(f"{kind}/{guid}/files/osfstorage", what, asking)
         content = listing.content(listing.unique(files), self.host, asking, version=guid)
@@ -110,7 +119,9 @@ class OSF(listing.DataHost):
                 asked += 1
                 if asked > listing.PAGES:
                     raise errors.TooBig(
-                        f"The {what} has too many folders to be listed. Put its files into one archive."
+                        say(
+                            "The %(what)s has too many folders to be listed. Put its files into one archive.", what=what
+                        )
                     )
                 answer = listing.ask(self, f"{folder}?page[size]=100&page={page}", what, asking)
                 with listing.sense(self.host):

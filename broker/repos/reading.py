@@ -8,6 +8,7 @@ from pathlib import Path
 
 from broker.repos import base, errors, remotes, running
 from broker.repos.asking import Asking
+from providers.sentences import say
 
 LARGEST = 65_536
 """Bytes. Files that say what a session needs are a few hundred; what is larger is something else."""
@@ -52,7 +53,9 @@ def listed(folder: Path, commit: str, paths: Sequence[str]) -> dict[str, str]:
     """Of these paths the plain files in this commit, each with the name that git has for its content."""
     done = inside(folder, "ls-tree", "-z", commit, "--", *paths)
     if done.code:
-        raise errors.RefNotFound(f"The repository has no commit {commit}. Check it, or name a branch or tag.")
+        raise errors.RefNotFound(
+            say("The repository has no commit %(commit)s. Check it, or name a branch or tag.", commit=commit)
+        )
     rows = [row.partition("\t") for row in done.out.split("\0") if row]
     found = {path: head.split() for head, _, path in rows}
     return {path: head[2] for path, head in found.items() if head[0].startswith("100") and path in paths}
@@ -87,12 +90,18 @@ def download(row: dict[str, object], asking: Asking) -> bytes | None:
     answer = asking.http.ask(str(row["url"]), longest=LARGEST + 1)
     if answer.status != 200:
         raise errors.HostUnavailable(
-            f"The host no longer gives out {row['path']} (status {answer.status}). Try again in a moment."
+            say(
+                "The host no longer gives out %(file)s (status %(status)s). Try again in a moment.",
+                file=row["path"],
+                status=answer.status,
+            )
         )
     if len(answer.body) > LARGEST:
         return None
     for name in DIGESTS:
         wanted = row.get(name)
         if wanted and hashlib.new(name, answer.body, usedforsecurity=False).hexdigest() != str(wanted).lower():
-            raise errors.HostUnavailable(f"{row['path']} is not the file that its host lists. Try again in a moment.")
+            raise errors.HostUnavailable(
+                say("%(file)s is not the file that its host lists. Try again in a moment.", file=row["path"])
+            )
     return answer.body

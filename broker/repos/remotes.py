@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from broker.environments import unlocking
 from broker.repos import credentials, errors, http, running, safety, urls
+from providers.sentences import say
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHORT = re.compile(r"[0-9a-f]{4,39}")
@@ -118,7 +119,9 @@ class Remotes:
                 words = [*way.options, *offer.options, *arguments]
                 return running.git(words, environment=environment, limits=limits, fds=offer.fds)
         except errors.HostTimeout:
-            raise errors.HostTimeout(f"{http.host_of(way.url)} takes too long to answer. Try again later.") from None
+            raise errors.HostTimeout(
+                say("%(host)s takes too long to answer. Try again later.", host=http.host_of(way.url))
+            ) from None
 
     def key_to(self, url: str) -> unlocking.Key | None:
         """What git may show at this address."""
@@ -131,7 +134,9 @@ class Remotes:
         if scheme == "file" and self.allow_file:
             return Way(url=url)
         if scheme not in PROTOCOLS:
-            raise errors.NotAllowed(f"Repositories are not fetched by {scheme}://. Use the https address of this one.")
+            raise errors.NotAllowed(
+                say("Repositories are not fetched by %(scheme)s://. Use the https address of this one.", scheme=scheme)
+            )
         if not self.safety.served or http.origin_of(url) in self.trusted:
             return Way(url=url, environment={"GIT_SSH_COMMAND": "ssh -oBatchMode=yes -oConnectTimeout=15"})
         if scheme in ("http", "https"):
@@ -142,7 +147,7 @@ class Remotes:
         """Redirects are followed here, each host looked at, as git would follow them to anywhere."""
         if running.version() < PINNING_GIT:
             raise errors.HostUnavailable(
-                "This broker's git is older than 2.37, too old to be held to an address. Update it."
+                say("This broker's git is older than 2.37, too old to be held to an address. Update it.")
             )
         answer = self.http.ask(f"{url}{INFO_REFS}", longest=1)
         target = answer.url.removesuffix(INFO_REFS)
@@ -248,7 +253,7 @@ def held(folder: Path, sha: str) -> str | None:
 
 
 def _no_commit(sha: str) -> str:
-    raise errors.RefNotFound(f"The repository has no commit {sha}. Check it, or name a branch or tag.")
+    raise errors.RefNotFound(say("The repository has no commit %(sha)s. Check it, or name a branch or tag.", sha=sha))
 
 
 def refuses_single_commits(complaint: str) -> bool:

@@ -12,6 +12,7 @@ import httpx
 
 from broker import settings
 from broker.repos import asking, base, cache, credentials, errors, github, http, reading, remotes, safety
+from providers.sentences import say
 
 KEPT = 1024
 READ = 256
@@ -98,7 +99,9 @@ class Resolver:
             except errors.RefNotFound:
                 raise
             except errors.NotFound:
-                raise errors.NotFound(f"{refusal} Your own account does not see it either.") from None
+                raise errors.NotFound(
+                    say("%(refusal)s Your own account does not see it either.", refusal=refusal)
+                ) from None
         return replace(found, opened_with=credential.connection_id)
 
     def _freshly_read(self, key: Hashable, found: base.Resolved, paths: Sequence[str]) -> dict[str, bytes]:

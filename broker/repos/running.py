@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from broker.repos import errors
+from providers.sentences import say
 
 LONGEST_OUTPUT = 8_000_000
 """Bytes of output; a list of 100,000 references is about 7 MB."""
@@ -127,7 +128,9 @@ def look(until: float, limits: Limits, printed: int) -> None:
     if time.monotonic() > until:
         raise errors.HostTimeout
     if printed > LONGEST_OUTPUT:
-        raise errors.TooBig("This repository has more references than this broker can look through. Use a smaller one.")
+        raise errors.TooBig(
+            say("This repository has more references than this broker can look through. Use a smaller one.")
+        )
     if limits.folder and size(limits.folder) > limits.megabytes * 1_000_000:
         raise errors.TooBig
 

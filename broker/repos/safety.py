@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from broker.repos import errors
+from providers.sentences import say
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -58,7 +59,9 @@ class Safety:
         except (OSError, UnicodeError, ValueError):
             found = []
         if not found:
-            raise errors.HostUnavailable(f"There is no host named {host}. Check the address of the repository.")
+            raise errors.HostUnavailable(
+                say("There is no host named %(host)s. Check the address of the repository.", host=host)
+            )
         return sorted(dict.fromkeys(found), key=lambda address: address.version)
 
     def check(self, address: Address, host: str) -> None:
@@ -66,8 +69,11 @@ class Safety:
             return
         if not is_public(address):
             raise errors.NotAllowed(
-                f"{host} is not on the public internet, and this broker may not look into its own network. "
-                "Use a repository with a public address."
+                say(
+                    "%(host)s is not on the public internet, and this broker may not look into its own network. "
+                    "Use a repository with a public address.",
+                    host=host,
+                )
             )
 
 
@@ -97,4 +103,6 @@ def refuse_odd_spelling(host: str) -> None:
     try:
         ipaddress.IPv4Address(host)
     except ValueError:
-        raise errors.NotAllowed(f"{host} is an unusual way to write an address. Use the name of the host.") from None
+        raise errors.NotAllowed(
+            say("%(host)s is an unusual way to write an address. Use the name of the host.", host=host)
+        ) from None

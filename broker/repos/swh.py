@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote
 
 from broker.repos import base, errors, listing, naming, urls
 from broker.repos.asking import Asking
+from providers.sentences import say
 
 CORE = re.compile(r"swh:1:(cnt|dir|rev|rel|snp):([0-9a-f]{40})", re.IGNORECASE)
 HOSTS = ("archive.softwareheritage.org",)
@@ -53,7 +54,13 @@ class SoftwareHeritage(listing.DataHost):
             return self.origin(address)
         found = CORE.match(plain)
         if not found or (plain[found.end() :] and plain[found.end()] not in ";/"):
-            raise errors.BadSpec(f"“{spec[:80]}” is not an id of Software Heritage. They look like {EXAMPLE}.")
+            raise errors.BadSpec(
+                say(
+                    "“%(spec)s” is not an id of Software Heritage. They look like %(example)s.",
+                    spec=spec[:80],
+                    example=EXAMPLE,
+                )
+            )
         return self.named(found, plain[found.end() :])
 
     def named(self, found: re.Match[str], qualifiers: str) -> base.RepoSpec:
@@ -63,7 +70,7 @@ class SoftwareHeritage(listing.DataHost):
         path = urls.path(urls.decoded(told.get("path", "")))
         whole = anchor if anchor and path and anchor[1].lower() != "cnt" else found
         if whole[1].lower() == "cnt":
-            raise errors.BadSpec("This is the id of a single file. Paste the id of its directory or revision.")
+            raise errors.BadSpec(say("This is the id of a single file. Paste the id of its directory or revision."))
         opened = path if whole is anchor or not path else ""
         return base.RepoSpec(provider=self.prefix, repo=whole[0].lower(), path=opened)
 
@@ -74,7 +81,9 @@ class SoftwareHeritage(listing.DataHost):
             or not address.isprintable()
             or " " in address
         ):
-            raise errors.BadSpec("Behind origin/ stands the address that was archived, such as https://github.com/o/r.")
+            raise errors.BadSpec(
+                say("Behind origin/ stands the address that was archived, such as https://github.com/o/r.")
+            )
         urls.split(address)
         return base.RepoSpec(provider=self.prefix, repo=f"origin/{address}")
 
@@ -103,7 +112,7 @@ class SoftwareHeritage(listing.DataHost):
                 ]
                 return self.origin("/".join(rest[at : min(ends, default=len(rest))]))
         raise errors.BadSpec(
-            "This page of Software Heritage has no id. Copy the SWHID from the “Permalinks” at its side."
+            say("This page of Software Heritage has no id. Copy the SWHID from the “Permalinks” at its side.")
         )
 
     def resolve(self, spec: base.RepoSpec, asking: Asking) -> base.Resolved:
@@ -137,7 +146,10 @@ class SoftwareHeritage(listing.DataHost):
             what = f"{kind} {number}"
             if kind not in KINDS:
                 raise errors.BadSpec(
-                    f"This leads to a {kind[:20]}, not to a directory. Paste the id of a directory or revision."
+                    say(
+                        "This leads to a %(kind)s, not to a directory. Paste the id of a directory or revision.",
+                        kind=kind[:20],
+                    )
                 )
             if kind == "directory":
                 self.ask(f"directory/{number}/", what, asking)
@@ -150,7 +162,7 @@ class SoftwareHeritage(listing.DataHost):
                     kind, number = told["target_type"], identifier(told["target"])
                 else:
                     kind, number = self.branch(number, told["branches"], asking)
-        raise errors.HostUnavailable("This id leads on and on to others. Paste the id of a directory or revision.")
+        raise errors.HostUnavailable(say("This id leads on and on to others. Paste the id of a directory or revision."))
 
     def branch(self, snapshot: str, branches: dict[str, Any], asking: Asking) -> tuple[str, str]:
         """What the default branch of a snapshot is: kind and id. A long list comes in pages, so names are asked for."""
@@ -162,7 +174,7 @@ class SoftwareHeritage(listing.DataHost):
                 if at["target_type"] != "alias":
                     return at["target_type"], identifier(at["target"])
                 name = at["target"]
-        raise errors.NotFound("This snapshot has no default branch. Paste the id of one of its revisions.")
+        raise errors.NotFound(say("This snapshot has no default branch. Paste the id of one of its revisions."))
 
     def one_branch(self, snapshot: str, name: str, asking: Asking) -> Any:
         asked = f"snapshot/{snapshot}/?branches_from={quote(name, safe='')}&branches_count=1"

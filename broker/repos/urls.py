@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from broker.repos import errors
+from providers.sentences import say
 
 LONGEST = 2000
 """Characters. The launch link must fit into a browser's address bar, and an argument list into the system's."""
@@ -59,15 +60,18 @@ def clean(text: str) -> str:
         raise errors.BadSpec
     text = text.strip(" \t\r\n")
     if not text:
-        raise errors.BadSpec("Name a repository: paste its address, or write owner/name for GitHub.")
+        raise errors.BadSpec(say("Name a repository: paste its address, or write owner/name for GitHub."))
     if len(text) > LONGEST:
         raise errors.BadSpec(
-            f"This is too long for the address of a repository (over {LONGEST} characters). Shorten it."
+            say(
+                "This is too long for the address of a repository (over %(longest)s characters). Shorten it.",
+                longest=LONGEST,
+            )
         )
     if not text.isprintable() or re.search(r"\s", text):
-        raise errors.BadSpec("The address of a repository holds no blanks or control characters. Take them out.")
+        raise errors.BadSpec(say("The address of a repository holds no blanks or control characters. Take them out."))
     if text.startswith("-"):
-        raise errors.BadSpec("The address of a repository does not begin with “-”. Paste it again.")
+        raise errors.BadSpec(say("The address of a repository does not begin with “-”. Paste it again."))
     return text
 
 
@@ -76,9 +80,11 @@ def decoded(text: str) -> str:
     try:
         plain = unquote(text, errors="strict")
     except UnicodeDecodeError:
-        raise errors.BadSpec("The percent-encoding in this address is not UTF-8. Paste the address again.") from None
+        raise errors.BadSpec(
+            say("The percent-encoding in this address is not UTF-8. Paste the address again.")
+        ) from None
     if not plain.isprintable():
-        raise errors.BadSpec("This address hides control characters in its percent-encoding. Paste it again.")
+        raise errors.BadSpec(say("This address hides control characters in its percent-encoding. Paste it again."))
     return plain
 
 
@@ -87,9 +93,11 @@ def ref(text: str) -> str:
     if not text:
         return "HEAD"
     if text.startswith(("-", "/")) or text.endswith(("/", ".")) or text == "@":
-        raise errors.BadSpec(f"“{text}” is not the name of a branch, tag or commit. Check it.")
+        raise errors.BadSpec(say("“%(text)s” is not the name of a branch, tag or commit. Check it.", text=text))
     if len(text) > LONGEST or not text.isprintable() or REFUSED_IN_REFS.search(text):
-        raise errors.BadSpec("This is not the name of a branch, tag or commit. Check it; HEAD is the default branch.")
+        raise errors.BadSpec(
+            say("This is not the name of a branch, tag or commit. Check it; HEAD is the default branch.")
+        )
     return text
 
 
@@ -97,7 +105,7 @@ def path(text: str) -> str:
     """A file or folder inside the repository, without slashes around it. Raises BadSpec where it leads out of it."""
     text = text.strip("/")
     if len(text) > LONGEST or not text.isprintable() or ".." in text.split("/"):
-        raise errors.BadSpec("The path leads out of the repository, or is no path. Check it.")
+        raise errors.BadSpec(say("The path leads out of the repository, or is no path. Check it."))
     return text
 
 
@@ -130,22 +138,25 @@ def split(text: str) -> Url:
         port = parts.port
     except ValueError:
         raise errors.BadSpec(
-            "The host or port in this address cannot be read. Check them, and paste the address again."
+            say("The host or port in this address cannot be read. Check them, and paste the address again.")
         ) from None
     refuse_credentials(parts)
     if not re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)?", parts.username or "", re.ASCII):
-        raise errors.BadSpec("The user name in this address is none that git would use. Paste the address again.")
+        raise errors.BadSpec(say("The user name in this address is none that git would use. Paste the address again."))
     host = parts.netloc.rpartition("@")[2]
     host = re.sub(r":[0-9]*$", "", host).lower()
     if parts.scheme != "file" and not HOST.fullmatch(host):
         raise errors.BadSpec(
-            "This address names no host, or one that browsers spell otherwise (xn--…). Paste the address from a browser."
+            say(
+                "This address names no host, or one that browsers spell otherwise (xn--…). Paste the address "
+                "from a browser."
+            )
         )
     raw = tuple(part for part in parts.path.split("/") if part)
     if any(decoded(part) in (".", "..") for part in raw):
-        raise errors.BadSpec("This address holds “.” or “..” as a folder. Paste the address without them.")
+        raise errors.BadSpec(say("This address holds “.” or “..” as a folder. Paste the address without them."))
     if any(decoded(part).startswith("-") for part in raw[:1]) or host.startswith("-"):
-        raise errors.BadSpec("No part that names a host or an owner begins with “-”. Paste the address again.")
+        raise errors.BadSpec(say("No part that names a host or an owner begins with “-”. Paste the address again."))
     query = tuple(parse_qsl(parts.query, keep_blank_values=True, errors="replace"))
     return Url(scheme=parts.scheme, user=parts.username or "", host=host, port=port, raw=raw, query=query)
 
@@ -154,5 +165,8 @@ def refuse_credentials(parts: SplitResult) -> None:
     """They would end up in logs, in the table and in the session. `git@` in an ssh address is a name, not a secret."""
     if parts.password is not None or (parts.username is not None and parts.scheme in ("http", "https", "git")):
         raise errors.NotAllowed(
-            "The address holds a user name or password, which would end up in logs. Take out what stands before “@”."
+            say(
+                "The address holds a user name or password, which would end up in logs. Take out what stands "
+                "before “@”."
+            )
         )

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from broker.repos import base, doi, errors, http, listing, naming, urls
 from broker.repos.asking import Asking
+from providers.sentences import say
 
 OWN = re.compile(r"10\.[0-9]{4,9}/zenodo\.([0-9]+)", re.IGNORECASE)
 RECORD = re.compile(r"[A-Za-z0-9-]{1,40}", re.ASCII)
@@ -58,7 +59,9 @@ class Zenodo(listing.DataHost):
                 return self.named("/".join(rest))
             case ("badge", "DOI", *rest) if OWN.fullmatch("/".join(rest).removesuffix(".svg")):
                 return self.named("/".join(rest).removesuffix(".svg"))
-        raise errors.BadSpec("This page of Zenodo is no record. Open the record, and paste its address or its DOI.")
+        raise errors.BadSpec(
+            say("This page of Zenodo is no record. Open the record, and paste its address or its DOI.")
+        )
 
     def resolve(self, spec: base.RepoSpec, asking: Asking) -> base.Resolved:
         number, api = self.place(spec.repo, asking)
@@ -94,7 +97,12 @@ class Zenodo(listing.DataHost):
             case (*_, "doi", _, last) if own := OWN.fullmatch(f"10.5281/{last}"):
                 return own[1], self.interface(address, asking)
         raise errors.BadSpec(
-            f"The DOI {name} leads to {address.host}, and to no record as Zenodo has them. Paste the address of its page."
+            say(
+                "The DOI %(name)s leads to %(host)s, and to no record as Zenodo has them. Paste the address "
+                "of its page.",
+                name=name,
+                host=address.host,
+            )
         )
 
     def interface(self, address: urls.Url, asking: Asking) -> str:
@@ -125,10 +133,14 @@ def refuse_closed(record: Any, spec: base.RepoSpec) -> None:
     if right == "embargoed" and not record.get("files"):
         until = str(metadata.get("embargo_date") or "a later day")[:40]
         raise errors.NotFound(
-            f"The files of {spec.repo} are under embargo until {until}. Come back then, or ask the owner."
+            say(
+                "The files of %(repo)s are under embargo until %(until)s. Come back then, or ask the owner.",
+                repo=spec.repo,
+                until=until,
+            )
         )
     if (right in ("restricted", "closed") or closed) and not record.get("files"):
-        raise errors.NotFound(f"The files of {spec.repo} are restricted. Ask the owner to open them.")
+        raise errors.NotFound(say("The files of %(repo)s are restricted. Ask the owner to open them.", repo=spec.repo))
 
 
 def file(row: Any, own: str) -> dict[str, Any]:

@@ -137,9 +137,9 @@ class Archive(Response):
         except downloads.BrokenOff as broken:
             return f"The download was broken off, and is not whole. {broken}"
         except TimeoutError:
-            return "The download was broken off, and is not whole. Nothing of it was taken for minutes."
+            return say("The download was broken off, and is not whole. Nothing of it was taken for minutes.")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-        return f"The files of this session were downloaded: {downloads.amount(self._found.bytes)}."
+        return say("The files of this session were downloaded: %(amount)s.", amount=downloads.amount(self._found.bytes))
 
 
 async def _left(receive: Receive) -> None:

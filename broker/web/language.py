@@ -11,7 +11,8 @@ import datetime as dt
 import functools
 import http.cookies
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
@@ -21,7 +22,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import babel
 from babel import dates, numbers
-from babel.messages import mofile, pofile
+from babel.messages import catalog, mofile, pofile
 from babel.support import NullTranslations, Translations
 from markupsafe import Markup, escape
 from starlette.datastructures import Headers, MutableHeaders
@@ -35,10 +36,13 @@ from providers.sentences import Listed, Money, Sentence, written
 ENGLISH = "en"
 FOLDER = Path(__file__).parent / "locale"
 SCRIPTS = "broker/web/static/"
-"""Where a catalogue says that a message is one of our scripts'."""
+LAUNCHES = "broker/launches/"
+"""Where a catalogue says that a message is one of our scripts', or is kept in the row of a launch."""
 COOKIE = "anybinder-lang"
 COOKIE_SECONDS = 365 * 24 * 3600
 QUERY = "lang"
+UNREPEATED = ("/go/", "/login/", "/device")
+"""What stands behind these is somebody's link, or was told to this request alone: a code is never put into a page."""
 SIGNED = ("USD", "EUR", "GBP")  # as broker/budgets.py: what is counted in anything else has its letters behind it
 
 
@@ -54,6 +58,8 @@ class Language:
     translations: NullTranslations
     script: Mapping[str, str]
     """What our scripts say in it; empty for the language that they are written in."""
+    kept: Sequence[tuple[re.Pattern[str], str]] = ()
+    """What launches keep as text, to be found again by its form."""
 
     @property
     def name(self) -> str:
@@ -73,10 +79,18 @@ class Language:
         return told
 
     def known(self, text: str) -> str:
-        """The same for text that was kept as a string: said in this language where it is one of our constant sentences."""
-        if isinstance(text, Sentence | Listed | Money) or not text:
+        """The same for text that was kept as a string: said in this language where it is one of our sentences."""
+        if isinstance(text, Sentence | Listed | Money) or not text or self.code == ENGLISH:
             return self.say(text)
-        return self.translations.ugettext(text)
+        said = self.translations.ugettext(text)
+        return self._recognised(text) if said == text else said
+
+    def _recognised(self, text: str) -> str:
+        """What a row of a launch has kept, with its values in it; as it is where it is nothing of ours."""
+        for pattern, template in self.kept:
+            if found := pattern.fullmatch(text):
+                return self.translations.ugettext(template) % found.groupdict()
+        return text
 
     def number(self, value: float | Decimal) -> str:
         """Without needless digits."""
@@ -106,17 +120,13 @@ class Language:
         return f"{dates.format_datetime(moment, 'medium', tzinfo=dt.UTC, locale=self.locale)} UTC"
 
     def _sentence(self, told: Sentence) -> str:
+        if self.code == ENGLISH:
+            return str.__str__(told)
         values = {name: self.say(value) for name, value in told.values.items()}
-        if told.plural:
-            text = self.translations.ungettext(told.template, told.plural, _whole(told.count))
-        else:
-            text = self.translations.ugettext(told.template) if told.template else ""
-        return text % values
-
-
-def _whole(count: float) -> int:
-    """What plural forms are chosen by: in every language here a fraction counts as several, but below two in French."""
-    return int(count) if count == int(count) else max(2, int(count))
+        if not told.plural:
+            return self.translations.ugettext(told.template) % values
+        # Catalogues count in whole numbers: what lies between two has the words of the lower one, as in French.
+        return self.translations.ungettext(told.template, told.plural, int(told.count)) % values
 
 
 @functools.cache
@@ -136,12 +146,24 @@ def of_code(code: str) -> Language:
     compiled = io.BytesIO()
     mofile.write_mo(compiled, catalogue)
     compiled.seek(0)
-    script = {
-        str(message.id): str(message.string)
+    kept = [
+        (_form(message.id), message.id)
         for message in catalogue
-        if any(place.startswith(SCRIPTS) for place, _line in message.locations)
-    }
-    return Language(code=code, locale=locale, translations=Translations(compiled), script=script)
+        if isinstance(message.id, str) and "%(" in message.id and _is_in(message, LAUNCHES)
+    ]
+    script = {str(message.id): str(message.string) for message in catalogue if _is_in(message, SCRIPTS)}
+    return Language(code=code, locale=locale, translations=Translations(compiled), script=script, kept=kept)
+
+
+def _is_in(message: catalog.Message, folder: str) -> bool:
+    return any(place.startswith(folder) for place, _line in message.locations)
+
+
+def _form(template: str) -> re.Pattern[str]:
+    """What its sentences look like, whatever their values are."""
+    parts = re.split(r"%\((\w+)\)s", template)
+    written = (f"(?P<{part}>.+?)" if at % 2 else re.escape(part) for at, part in enumerate(parts))
+    return re.compile("".join(written), re.DOTALL)
 
 
 # --- whose ----------------------------------------------------------------------------------------------------------
@@ -230,9 +252,10 @@ def _values(values: Mapping[str, Any]) -> dict[str, Any]:
 def switch(scope: Scope) -> list[dict[str, str | bool]]:
     """The languages to choose from: each with its code, its own name, and the address of this page in it."""
     path, query = callers.path(scope), scope["query_string"].decode("latin-1")
-    if scope["method"] not in ("GET", "HEAD") or path.startswith("/go/"):
-        path, query = _before(scope), ""  # what was sent, or the rest of a link, is no address to come back to
-    rest = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name not in (QUERY, "key")]
+    if scope["method"] not in ("GET", "HEAD") or path.startswith(UNREPEATED):
+        path, query = _before(scope), ""
+    told = parse_qsl(query, keep_blank_values=True)
+    rest = [(name, value) for name, value in told if name not in (QUERY, "key") and (name != "next" or _is_ours(value))]
     return [
         {
             "code": code,
@@ -244,14 +267,18 @@ def switch(scope: Scope) -> list[dict[str, str | bool]]:
     ]
 
 
+def _is_ours(there: str) -> bool:
+    """A path of this site; else it stands in no link of ours, whoever looks at it again later."""
+    return there.startswith("/") and not there.startswith("//") and "\\" not in there
+
+
 def _before(scope: Scope) -> str:
-    """A page that can be opened, for the answer to a form."""
+    """A page that can be opened, for the answer to a form and for what has more in its address than may be said again."""
     path = callers.path(scope)
-    if path.startswith("/go/"):
-        return "/go"
     if path.startswith(("/connect/", "/launches/", "/visits/")):
         return path.rpartition("/")[0] if path.endswith(("/extend", "/elsewhere", "/check")) else path
-    return "/account" if path.startswith("/account/") else "/"
+    first = f"/{path.split('/')[1]}"
+    return first if first in ("/account", "/device", "/go", "/login") else "/"
 
 
 class Languages:

@@ -51,6 +51,7 @@ from providers.errors import BadCredential, InvalidOrder, NoCapacity, ProviderUn
 from providers.local import engine
 from providers.local.containers import Container
 from providers.local.place import Place
+from providers.sentences import say
 
 ARCHITECTURES = {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 OFFER = "this-computer"
@@ -70,7 +71,7 @@ def _trouble_is_unavailable() -> Iterator[None]:
 class LocalProvider(Provider):
     """Runs sessions here, as processes or in containers. Safe to use from many threads and processes at once."""
 
-    title = "This computer"
+    title = say("This computer")
     kinds = (NOBODY,)
     on_this_computer = True
     settings = (
