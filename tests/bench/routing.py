@@ -26,7 +26,12 @@ PEERS, LAUNCHES, REPOSITORIES = 50, 100_000, 20_000
 PLACES = 100  # of a peer of weight 1
 BUSY = 0.5
 SKEW = 1.1  # of Zipf's law: the most wanted repository has about a tenth of all launches
-COLOURS = {"ours": "#1f6feb", "rendezvous": "#8b949e", "random": "#d29922"}
+STYLE = (
+    "text { font: 12px sans-serif; fill: #57606a } "
+    ".ours { fill: #1f6feb } .rendezvous { fill: #8b949e } .random { fill: #d29922 } "
+    "@media (prefers-color-scheme: dark) { text { fill: #b1bac4 } .ours { fill: #58a6ff } .rendezvous { fill: #6e7681 } "
+    ".random { fill: #e3b341 } }"
+)
 MEASURES = ("image there", "turned away", "fullest peer")
 MOVES = ("one goes", "one comes", "one drains", "one fills")
 """What happens to one peer of 50: the share of repositories whose first peer is another then."""
@@ -137,20 +142,17 @@ def plotted(found: dict[str, dict[str, float]]) -> str:
         bars.append(f'<text x="{at + 70}" y="215" text-anchor="middle">{measure}</text>')
         for way, values in found.items():
             height = 160 * min(1.0, values[measure])
-            bars.append(
-                f'<rect x="{at}" y="{195 - height:.1f}" width="40" height="{height:.1f}" fill="{COLOURS[way]}"/>'
-            )
+            bars.append(f'<rect x="{at}" y="{195 - height:.1f}" width="40" height="{height:.1f}" class="{way}"/>')
             bars.append(f'<text x="{at + 20}" y="{190 - height:.1f}" text-anchor="middle">{values[measure]:.0%}</text>')
             at += 46
         at += 50
     legend = [
-        f'<rect x="{40 + 110 * place}" y="228" width="12" height="12" fill="{COLOURS[way]}"/>'
+        f'<rect x="{40 + 110 * place}" y="228" width="12" height="12" class="{way}"/>'
         f'<text x="{58 + 110 * place}" y="238">{way}</text>'
         for place, way in enumerate(found)
     ]
-    style = 'font-family="sans-serif" font-size="12" fill="#57606a"'
-    body = "\n".join([*bars, *legend])
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1360 250" {style}>\n{body}\n</svg>\n'
+    body = "\n".join([f"<style>{STYLE}</style>", *bars, *legend])
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1360 250">\n{body}\n</svg>\n'
 
 
 def main(arguments: list[str]) -> int:

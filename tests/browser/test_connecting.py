@@ -17,14 +17,18 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from broker import settings
 from providers.aws import guides
+from providers.fake import FakeCloud
 from tests.browser.conftest import DESK, IMAGES, PHONE, SCREENSHOTS, picture, wide_enough
 from tests.browser.test_pages import fits
+from tests.doubles import git_repos
 from tests.doubles.aws_double import ACCOUNT, Account, AwsDouble
+from tests.doubles.git_server import GitServer
 from tests.doubles.openid_double import OpenIdDouble
 from tests.doubles.public_way import PublicWay
 from tests.journeys.conftest import Broker
+from tests.waiting import until
 
-HUB = "hub.uni.example"
+HUB, GIT = "hub.uni.example", "git.uni.example"
 TEMPLATE = "https://uni-hub.s3.eu-central-1.amazonaws.com/anybinder-aws.yaml"
 MISSING = "ec2:DescribeInstances"
 
@@ -38,8 +42,16 @@ REMEMBER = """document.querySelector("form.tell").addEventListener("submit", ({ 
 class World:
     """A broker with a public address, a campus that signs people in, and an AWS."""
 
-    def __init__(self, broker: Broker, way: PublicWay, campus: OpenIdDouble, aws: AwsDouble, browser: Browser) -> None:
-        self.broker, self.way, self.campus, self.aws, self.browser = broker, way, campus, aws, browser
+    def __init__(
+        self,
+        broker: Broker,
+        way: PublicWay,
+        campus: OpenIdDouble,
+        aws: AwsDouble,
+        browser: Browser,
+        git: GitServer,
+    ) -> None:
+        self.broker, self.way, self.campus, self.aws, self.browser, self.git = broker, way, campus, aws, browser, git
         self.account: Account = aws.account()
         self.complaints: list[str] = []
 
@@ -76,18 +88,29 @@ def sign_in(page: Page) -> None:
 @pytest.fixture(scope="module")
 def world(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("connecting")
-    with OpenIdDouble(title="Campus") as campus, PublicWay(HUB, folder) as way, AwsDouble() as aws:
+    (folder / "repos").mkdir()
+    with (
+        OpenIdDouble(title="Campus") as campus,
+        GitServer(folder / "repos") as git,
+        PublicWay(HUB, folder, others={GIT: git.port}) as way,
+        AwsDouble() as aws,
+        FakeCloud.start() as cloud,
+    ):
         identity = campus.setting()
         told = {**identity.model_dump(mode="json"), "client_secret": identity.client_secret.get_secret_value()}
         place = {"name": "aws", "provider": "aws", "title": "AWS in Frankfurt"}
         place["configuration"] = {"region": aws.region, "endpoint_url": aws.url, "template_url": TEMPLATE}
+        beside = {"name": "campus", "provider": "fake", "title": "Campus cloud"}
+        beside["configuration"] = {**cloud.configuration, "kinds": "none"}
         environment = {
             "ANYBINDER_PUBLIC_URL": way.url,
+            "ANYBINDER_HOSTS": json.dumps({"git": {"url": f"https://{GIT}"}}),
             "ANYBINDER_SESSION_DOMAIN": "sessions.uni-hub.example",
             "ANYBINDER_IDENTITIES": json.dumps([told]),
-            "ANYBINDER_BACKENDS": json.dumps([place]),
+            "ANYBINDER_BACKENDS": json.dumps([place, beside]),
             "AWS_ACCESS_KEY_ID": "what-lies-about",
             "AWS_SECRET_ACCESS_KEY": "must-never-be-used",
+            "GIT_SSL_CAINFO": str(way.certificates),
             **way.environment,
         }
         broker, way.port = Broker(folder / "home", environment), settings.free_port()
@@ -95,7 +118,7 @@ def world(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         broker.start("up", "--no-browser", "--port", str(way.port))
         try:
             broker.wait()
-            yield World(broker, way, campus, aws, browser)
+            yield World(broker, way, campus, aws, browser, git)
         finally:
             broker.close()
 
@@ -300,6 +323,38 @@ def test_a_wait_is_seen_and_one_press_is_one_check(world: World, connected: str)
         shown = page.evaluate("sessionStorage.getItem('shown')")
         assert shown == "Asking Amazon Web Services… true This takes a few seconds, and a minute at most."
         assert world.aws.calls.count(("AssumeRoleWithWebIdentity", "")) - before == 2  # to launch, and to end
+
+
+def test_ones_own_aws_is_picked_by_its_price(world: World, connected: str) -> None:
+    """Sorted by price, the person's own account comes before the cloud of the hub. One machine is bought there, and ended."""
+    git_repos.make_repo(world.git.root, "somebody/notebooks", {"index.ipynb": "{}"})
+    ec2 = world.account.client("ec2")
+
+    def machines() -> list[str]:
+        found = [one for each in ec2.describe_instances()["Reservations"] for one in each["Instances"]]
+        return [one["InstanceType"] for one in found if one["State"]["Name"] not in ("terminated", "shutting-down")]
+
+    with world.visitor(viewport={**DESK, "height": 1300}) as context:
+        page = world.person(context)
+        page.goto(f"{world.way.url}/connect/aws/web_identity?change=1")
+        page.get_by_label("Account number").fill(ACCOUNT)
+        page.get_by_role("button", name="Check", exact=True).click()
+        expect(page.get_by_role("heading", name="Connected, and it works")).to_be_visible()
+        page.get_by_role("link", name="Launch something").click()
+        page.get_by_label("Repository", exact=True).fill(f"https://{GIT}/somebody/notebooks")
+        aws = page.locator(".place", has_text="AWS in Frankfurt")
+        expect(aws).to_contain_text("on your own account")
+        expect(page.locator(".place", has_text="Campus cloud")).to_contain_text("an hour")
+        page.get_by_role("link", name="price", exact=True).click()
+        expect(page.locator(".place-title").first).to_have_text("AWS in Frankfurt")
+        page.get_by_label("AWS in Frankfurt", exact=True).check()
+        expect(aws).to_contain_text("an hour")
+        picture(page, "choice-own-aws")
+        page.get_by_role("button", name="Launch", exact=True).click()
+        expect(page.locator(".meta")).to_contain_text("on AWS in Frankfurt")
+        until(lambda: len(machines()) == 1, seconds=30, what=world.broker.log())
+        page.get_by_role("button", name="Stop").click()
+        until(lambda: machines() == [], seconds=60, what=world.broker.log())
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -81,6 +81,21 @@ def test_a_peer_is_chosen_with_its_terms_and_entered(
         assert "/lab/tree/index.ipynb?token=" in page.url
 
 
+def test_a_newcomer_who_knows_nobody_here_launches_free_at_a_peer(
+    world: World, hubs: tuple[BinderHubDouble, BinderHubDouble]
+) -> None:
+    """No sign-in, no account, nothing to pay: paste, choose, press."""
+    with world.visitor(viewport={**DESK, "height": 1100}) as context:
+        page = context.new_page()
+        page.goto(world.url)
+        page.get_by_label("Repository", exact=True).fill(world.repository("o/newcomer", FILES))
+        page.get_by_label("The institute's hub", exact=True).check()
+        expect(page.locator(".place").filter(has_text="The institute's hub")).to_contain_text("free")
+        picture(page, "newcomer")
+        page.get_by_role("button", name="Launch", exact=True).click()
+        there(page, hubs[1])
+
+
 def test_a_hub_that_fails_on_the_way_is_followed_by_the_next(
     world: World, hubs: tuple[BinderHubDouble, BinderHubDouble]
 ) -> None:
