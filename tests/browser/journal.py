@@ -63,7 +63,9 @@ def publishing() -> Iterator[Journal]:
     made = Journal()
     thread = threading.Thread(target=made.server.serve_forever, args=(0.02,))
     thread.start()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-    thread.join()
+    try:
+        yield made
+    finally:
+        made.server.shutdown()
+        made.server.server_close()
+        thread.join()
