@@ -192,7 +192,7 @@ def test_it_is_stopped_and_nothing_is_left(world: World, cloud: FakeCloud) -> No
         newcomer = Newcomer(page)
         newcomer.go_back()
         newcomer.press(newcomer.button("Stop"))
-        expect(page.get_by_text("Nothing of it is left.")).to_be_visible(timeout=30_000)
+        expect(page.locator("#panel-title + p")).to_contain_text("Nothing of it is left.", timeout=30_000)
         assert cloud.instances() == []
     assert newcomer.count == told()["5"][0]
 
