@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from providers.base import Instance, InstanceState
 from providers.errors import ProviderUnavailable
-from providers.openstack import claims, groups, labels, looking, parts, servers, taking
+from providers.openstack import claims, groups, labels, looking, parts, refusals, servers, taking
 from providers.openstack.services import Services
 
 
@@ -14,7 +14,7 @@ def ended(services: Services, order_id: str, *, bought: bool = False) -> None:
     """Begin to end it. What cannot be deleted while its machine still ends is deleted by `seen`, or by the next call.
 
     The machine alone costs money, so it does not wait for what keeps the rest. `bought`: by its name it is a machine of ours,
-    which is deleted also while nobody can read its claim.
+    which is deleted also while nobody can read its claim. Raises Locked once all else is done, where somebody has locked it.
     """
     found = servers.of_order(services, order_id)
     try:
@@ -26,7 +26,7 @@ def ended(services: Services, order_id: str, *, bought: bool = False) -> None:
     if held.taken:  # a server of somebody's own: not even one that bears our tag, by whatever hand, is deleted
         taking.released(services, order_id)
         return
-    _delete(services, found)
+    locked = _delete(services, found)
     for claim in reversed(held.claims):  # the first one last: it says that this order was ever bought
         claims.give_back(services, claim.id)
     for server in found:
@@ -34,11 +34,21 @@ def ended(services: Services, order_id: str, *, bought: bool = False) -> None:
     made = [part for part in parts.listed(services) if part.tag.order == order_id]
     # A card that a machine still has cannot be deleted by its project: Neutron keeps that to Nova.
     parts.delete(services, [part for part in made if part.kind != "ports" or not found])
+    if locked:
+        raise locked
 
 
-def _delete(services: Services, found: Iterable[servers.Server]) -> None:
+def _delete(services: Services, found: Iterable[servers.Server]) -> refusals.Locked | None:
+    """Why one of them is not, where nothing but its person can mend it."""
+    locked = None
     for server in found:
-        services.delete("compute", f"/servers/{server.id}")
+        try:
+            services.ask("compute", "DELETE", f"/servers/{server.id}")
+        except refusals.Missing:
+            continue
+        except refusals.InUse as refusal:
+            locked = locked or refusals.locked(refusal, server.id)
+    return locked
 
 
 def seen(services: Services, order_id: str) -> Instance:

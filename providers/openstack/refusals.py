@@ -23,6 +23,7 @@ from providers.openstack import needs
 WORDS_MOST = 300  # characters of the cloud's own
 QUOTA = re.compile(r"quota|limit exceeded|maximum number|over ?limit", re.IGNORECASE)
 CAPACITY = re.compile(r"no valid host|not enough hosts|insufficient|out of capacity", re.IGNORECASE)
+LOCKED = re.compile(r"\blocked\b", re.IGNORECASE)
 TURNED_AWAY = (429, 503)
 """Too many, or nobody there to ask. After 500, 502 and 504 a service may go on with it: they say that an answer was lost."""
 
@@ -33,6 +34,10 @@ class Missing(InvalidOrder):
 
 class InUse(InvalidOrder):
     """It is there already, or cannot be changed now (409)."""
+
+
+class Locked(InvalidOrder):
+    """Somebody has locked this machine, and until they unlock it nothing ends it (409)."""
 
 
 class NotSupported(InvalidOrder):
@@ -84,7 +89,7 @@ def plain(error: ProviderError) -> ProviderError:
     """The same as one of the contract's own classes: ours are finer for our own use."""
     if isinstance(error, Answered):
         return ProviderUnavailable(str(error))
-    return InvalidOrder(str(error)) if isinstance(error, Missing | InUse | NotSupported) else error
+    return InvalidOrder(str(error)) if isinstance(error, Missing | InUse | Locked | NotSupported) else error
 
 
 def words(answer: requests.Response) -> str:
@@ -115,6 +120,16 @@ def _unauthorized(rule: Mapping[str, str], rules: list[Mapping[str, str]] | None
         )
     return BadCredential(
         "The cloud takes the credential no more: it has ended, or it was revoked. Connect the account again."
+    )
+
+
+def locked(refusal: InUse, server_id: str) -> Locked | None:
+    """The same as one that says what to do, where it is this; None where the machine is in use otherwise, which passes."""
+    if not LOCKED.search(str(refusal)):
+        return None
+    return Locked(
+        f"{refusal} Somebody has locked the machine, so it runs on, at its price. Whoever did unlocks it with “openstack server "
+        f"unlock {server_id}”, or on the cloud's own page; it is then ended by itself."
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from providers.base import Connection, InstanceState, Purpose, Resources
 from providers.contract.fixtures import Fixtures
-from providers.errors import BadCredential, PermissionMissing, ProviderUnavailable
+from providers.errors import BadCredential, InvalidOrder, PermissionMissing, ProviderUnavailable
 from providers.openstack import needs
 from tests.openstack.conftest import soon
 from tests.openstack.over_bed import ByApplicationCredential, ByTrust
@@ -60,12 +60,30 @@ class TestByApplicationCredential(ByApplicationCredential, Fixtures):
         provider.provision(credential, order)
         assert orders_listed() == [order.id]
 
+    def test_a_machine_that_somebody_has_locked_is_said_to_be_and_ends_once_it_is_unlocked(
+        self, provider, credential, buy, end, bed
+    ):
+        bought = buy()
+        (server,) = servers_named(bed, bought.id)
+        bed.ask("POST", f"/servers/{server}/action", {"lock": None}, of="compute")
+        with pytest.raises(InvalidOrder, match=rf"is locked”.*openstack server unlock {server}") as refused:
+            provider.terminate(credential, bought.id, bought.tag.order)
+        assert "it runs on" in str(refused.value)
+        assert provider.describe(credential, bought.id).state is not InstanceState.GONE
+        bed.ask("POST", f"/servers/{server}/action", {"unlock": None}, of="compute")
+        end(bought.id, bought.tag.order)
+
     def test_nothing_of_an_order_that_has_ended_is_left_anywhere(self, buy, end, labelled, bed, project):
         bought = buy()
         end(bought.id, bought.tag.order)
         assert labelled(bought.tag.order) == {}
         ports = bed.ask("GET", f"/v2.0/ports?project_id={project.id}", of="network").json()["ports"]
         assert [each["id"] for each in ports if each["device_owner"].startswith("compute:")] == []
+
+
+def servers_named(bed, name):
+    listed = bed.ask("GET", f"/servers?all_tenants=1&name={name}", of="compute").json()["servers"]
+    return [each["id"] for each in listed]
 
 
 def is_refused(provider, credential, instance_id):
