@@ -88,7 +88,7 @@ class Download:
         except (OSError, EOFError, ValueError):
             raise BrokenOff(say("The session ended, or its computer went out of reach, before all was sent.")) from None
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Nobody wants it any more. May be repeated."""
         self._stream.transport.abort()
 
@@ -120,7 +120,7 @@ async def begin(service: Service, streams: tunnel.Tunnel, launch: Launch) -> Dow
         found.ask(called(service, launch))
         await found.begun()
     except BaseException:
-        found.close()
+        await found.close()
         raise
     log.info("download_begun", launch=launch.id)
     return found

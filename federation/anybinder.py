@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 
@@ -42,6 +44,18 @@ def end(at: httpx.Client, peer: Peer, launch: str, token: str) -> bool:
     """Have the hub stop it; True where it will or has. Raises nothing."""
     answer = binderhub.asked(at, "DELETE", _address(peer, launch), token)
     return answer is not None and (200 <= answer[0] < 300 or answer[0] in (401, 403, 404))
+
+
+@asynccontextmanager
+async def archive(at: httpx.AsyncClient, peer: Peer, launch: str, token: str) -> AsyncIterator[httpx.Response]:
+    """What the hub answers to who wants the files of this launch: a zip that is still coming, or none. Raises HTTPError."""
+    headers = {"authorization": f"Bearer {token}", "accept": "application/zip", "accept-encoding": "identity"}
+    asked = at.build_request("GET", f"{_address(peer, launch)}/archive", headers=headers)
+    answer = await at.send(asked, stream=True)
+    try:
+        yield answer
+    finally:
+        await answer.aclose()
 
 
 def _address(peer: Peer, launch: str) -> str:

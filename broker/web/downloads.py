@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 import structlog
 from fastapi import APIRouter, Request
@@ -12,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from broker import downloads, errors, front, launches
+from broker.forwarding import archives
 from broker.models import Launch, State
 from broker.people import Person
 from broker.service import Service
@@ -21,10 +23,10 @@ from providers.sentences import say
 router = APIRouter(include_in_schema=False)
 api = APIRouter(prefix="/api", tags=["launches"])
 log = structlog.get_logger(__name__)
+Found = downloads.Download | archives.Relayed
 STALL_SECONDS = 300  # who reads nothing for so long has left, or may try again
 FOREIGN = ("cross-site", "same-site")
 """What a browser says of a page that is none of ours; sessions are on the same site."""
-ELSEWHERE = say("It runs at another hub, which keeps its files: download them there. Its page here says how.")
 EARLY = say("The session is not ready yet: there is nothing to download. Wait until it is.")
 
 
@@ -47,8 +49,8 @@ async def download(request: Request, at: deps.At, asking: deps.Asking, launch_id
 async def archive(request: Request, at: deps.At, asking: deps.Visiting, launch_id: str) -> Response:
     """The working folder of my running session as a zip, as it is packed. What it does not hold is said in a file of its own.
 
-    409 where it is not ready or runs at another hub, 410 where it has ended, 413 where it is too much, 429 while it is on its
-    way already, 503 where its computer does not answer.
+    409 where it is not ready, or runs at another hub that does not give its files; 410 where it has ended, 413 where it is too
+    much, 429 while it is on its way already, 503 where its computer does not answer.
     """
     return await _sent(request, at, asking, launch_id)
 
@@ -58,19 +60,32 @@ async def archive(request: Request, at: deps.At, asking: deps.Visiting, launch_i
 
 async def _sent(request: Request, at: Service, asking: Person, launch_id: str) -> Response:
     launch = await run_in_threadpool(_may_have, at, asking, launch_id)
-    doors: front.Doors | None = getattr(request.app.state, "doors", None)
     under_way: set[str] = request.app.state.downloads
-    if doors is None:
-        raise errors.OutOfReach
     if launch.id in under_way:
         raise errors.DownloadUnderWay
     under_way.add(launch.id)
     try:
-        found = await downloads.begin(at, doors.tunnel, launch)
+        found, passed = await _begun(request, at, launch)
     except BaseException:
         under_way.discard(launch.id)
         raise
-    return Archive(at, doors, launch, found, under_way)
+    return Archive(at, launch, found, passed, lambda: under_way.discard(launch.id))
+
+
+async def _begun(request: Request, at: Service, launch: Launch) -> tuple[Found, Callable[[int], None]]:
+    """What comes, and what is to be told of how many bytes did: they count as use of the session."""
+    if launch.state is State.FORWARDED:
+        return await archives.begin(at, launch), lambda _size: None  # its own hub counts
+    doors: front.Doors | None = getattr(request.app.state, "doors", None)
+    if doors is None:
+        raise errors.OutOfReach
+    gateway = doors.gateway
+
+    def passed(size: int) -> None:
+        gateway.touch(launch.id)
+        gateway.sent += size
+
+    return await downloads.begin(at, doors.tunnel, launch), passed
 
 
 def _may_have(at: Service, asking: Person, launch_id: str) -> Launch:
@@ -82,9 +97,7 @@ def _may_have(at: Service, asking: Person, launch_id: str) -> Launch:
         )
     if launch.stop_wanted or launch.state in (State.STOPPING, State.STOPPED):
         raise errors.FilesGone
-    if launch.state is State.FORWARDED:
-        raise errors.CannotDownload(ELSEWHERE if launch.runs else EARLY)
-    if launch.state is not State.READY:
+    if not launch.runs:
         raise errors.CannotDownload(EARLY)
     return launch
 
@@ -95,10 +108,15 @@ class Archive(Response):
     media_type = "application/zip"
 
     def __init__(
-        self, at: Service, doors: front.Doors, launch: Launch, found: downloads.Download, under_way: set[str]
+        self,
+        at: Service,
+        launch: Launch,
+        found: Found,
+        passed: Callable[[int], None],
+        over: Callable[[], None],
     ) -> None:
         super().__init__()
-        self._at, self._doors, self._launch, self._found, self._under_way = at, doors, launch, found, under_way
+        self._at, self._launch, self._found, self._passed, self._over = at, launch, found, passed, over
         name = downloads.called(at, launch)
         del self.headers["content-length"]
         self.headers["content-disposition"] = f'attachment; filename="{name}.zip"'
@@ -113,12 +131,12 @@ class Archive(Response):
         try:
             await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._found.close()
-            self._under_way.discard(self._launch.id)
             ended = sending.result() if sending.done() else ""
             for task in (sending, leaving):
                 task.cancel()
             await asyncio.gather(sending, leaving, return_exceptions=True)
+            self._over()
+            await self._found.close()
         log.info("download_ended", launch=self._launch.id, bytes=self._found.bytes, left=not ended)
         if ended:
             await run_in_threadpool(downloads.note, self._at, self._launch.id, ended)
@@ -129,8 +147,7 @@ class Archive(Response):
         try:
             async with contextlib.aclosing(self._found.pieces()) as pieces:
                 async for piece in pieces:
-                    self._doors.gateway.touch(self._launch.id)
-                    self._doors.gateway.sent += len(piece)
+                    self._passed(len(piece))
                     await asyncio.wait_for(
                         send({"type": "http.response.body", "body": piece, "more_body": True}), STALL_SECONDS
                     )

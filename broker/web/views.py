@@ -26,7 +26,7 @@ from broker import (
     subjects,
     wishes,
 )
-from broker.forwarding import choosing
+from broker.forwarding import archives, choosing
 from broker.launches import extending
 from broker.models import Launch, Phase, State
 from broker.people import Person
@@ -313,6 +313,7 @@ def launch(service: Service, found: Launch, lines: list[dict[str, Any]] | None =
         else _title(service, found.backend),
         "paying": paying(service, found),
         "ends_soon": ends_soon(service, found),
+        "downloads": situation(found) == "ready" and (found.state is State.READY or archives.packs(service, found)),
     }
     if lines is None:
         return shown
