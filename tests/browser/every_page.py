@@ -36,7 +36,7 @@ class Hub:
         self.world, self.at, self.campus, self.journal, self.gate = world, at, campus, journal, gate
         self.launches: dict[str, str] = {}
         """Their ids, by what has become of them."""
-        self._pages: dict[tuple[str, bool], Page] = {}
+        self._pages: dict[tuple[str, bool, str], Page] = {}
 
     def shown(self, stack: ExitStack, visit: Visit) -> Page:
         """Somebody who has come to this page. What one sees who has no JavaScript is shown with it, to be looked at."""
@@ -50,13 +50,13 @@ class Hub:
         looked_at.goto(page.url)
         return looked_at
 
-    def page(self, stack: ExitStack, who: str, *, scripts: bool) -> Page:
+    def page(self, stack: ExitStack, who: str, *, scripts: bool = True, locale: str = "en-GB") -> Page:
         """The tab of the person at this computer, of Ada, or of a visitor."""
-        if (who, scripts) not in self._pages:
-            options: dict[str, Any] = {"viewport": DESK, "locale": "en-GB", "java_script_enabled": scripts}
+        if (who, scripts, locale) not in self._pages:
+            options: dict[str, Any] = {"viewport": DESK, "locale": locale, "java_script_enabled": scripts}
             context = stack.enter_context(self.world.visitor(**options))
-            self._pages[who, scripts] = self._signed_in(context, who)
-        return self._pages[who, scripts]
+            self._pages[who, scripts, locale] = self._signed_in(context, who)
+        return self._pages[who, scripts, locale]
 
     def _signed_in(self, context: BrowserContext, who: str) -> Page:
         page = context.new_page()
@@ -183,6 +183,14 @@ class Visit:
 def to(path: str) -> Callable[[Hub, Page], None]:
     """By its address. `{name}` is the launch that has come so far."""
     return lambda hub, page: hub.goto(page, path.format(**hub.launches))
+
+
+IN_FRENCH = (
+    "/", "/?sort=price&name=a_b", "/launches/{waiting}", "/launches/{ready}?watch", "/launches/{failed}", "/launches/{stopped}",
+    "/launches/{forwarded}", "/launches/{moved}/open", "/sessions", "/running", "/connect", "/connect/other/kept", "/account",
+    "/account/uses", "/device", "/link", "/go?link=x", "/v2/gh/only", "/nothing/here",
+)  # fmt: skip
+"""Other words are longer ones."""
 
 
 def form(hub: Hub, page: Page) -> None:

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page
 
 from broker.web import pages
 from tests.browser import accessible, every_page
-from tests.browser.every_page import VISITS, Hub, Visit
+from tests.browser.every_page import IN_FRENCH, VISITS, Hub, Visit
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,15 @@ def test_nothing_is_in_anybodys_way(page: Page, visit: Visit) -> None:
         *accessible.cut(page),
         *accessible.unseen_focus(page),
     ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("path", IN_FRENCH)
+def test_nothing_is_cut_in_french(hub: Hub, tabs: ExitStack, path: str) -> None:
+    page = hub.page(tabs, "person", locale="fr-FR")
+    every_page.to(path)(hub, page)
+    assert page.locator("html").get_attribute("lang") == "fr"
+    found = accessible.cut(page)
     assert not found, "\n".join(found)
 
 
