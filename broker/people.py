@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from providers.sentences import say
+
 if TYPE_CHECKING:
     from broker.models import Launch
     from broker.service import Service
@@ -50,7 +52,7 @@ class Person:
         return self.scopes is None or scope in self.scopes
 
 
-LOCAL = Person(id="local", local=True, name="you")
+LOCAL = Person(id="local", local=True, name=say("you"))
 ANONYMOUS = Person(id="anonymous", anonymous=True)
 """All who are not signed in, as one: an address that was kept would be a record of who ran what."""
 
