@@ -61,6 +61,14 @@ def _lines(session: orm.Session, launch_id: str, after: int, limit: int) -> list
     return [shown(event) for event in session.scalars(query.order_by(Event.number).limit(limit))]
 
 
+def why_it_ends(service: Service, launch_id: str) -> str:
+    """What was said when it was first known that this launch ends; empty while it goes on."""
+    known = Event.more["reason"].as_string().is_not(None)
+    query = sa.select(Event.message).where(Event.launch_id == launch_id, known).order_by(Event.number).limit(1)
+    with service.db.reading() as session:
+        return session.scalar(query) or ""
+
+
 def shown(event: Event) -> dict[str, Any]:
     """One line as JSON; it holds no secret (url and token are added for the owner, when served)."""
     return {

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from broker import backends, connections, dead_man, errors, orders, people, placement, seats, wishes
+from broker import backends, connections, dead_man, errors, events, orders, people, placement, seats, wishes
 from broker.forwarding import choosing, rows
 from broker.launches import elsewhere, forwarding, hedging, looking, outcomes, waits
 from broker.launches.outcomes import Next
@@ -130,7 +130,9 @@ def terminate(service: Service, launch: Launch) -> Next:
     opened = orders.opened(service, launch)
     if not _end_all(service, opened):
         return Next(state=State.STOPPING, wait=_until_the_next_look(service, opened))
-    return Next(state=State.STOPPED, say="Nothing of it is left.", columns={"stopped_at": service.now()})
+    # What hindered the end has passed with it.
+    columns = {"stopped_at": service.now(), "message": events.why_it_ends(service, launch.id) or launch.message}
+    return Next(state=State.STOPPED, say="Nothing of it is left.", columns=columns)
 
 
 STEPS: dict[State, Callable[[Service, Launch], Next]] = {

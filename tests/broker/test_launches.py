@@ -677,3 +677,18 @@ def test_when_an_order_was_first_asked_for_is_kept_by_who_read_it_before(bench: 
     orders._note_asked(bench.at, held)
     kept = bench.order(launch)
     assert (kept.first_asked_at, kept.asked_at) == (first, clock())
+
+
+def test_what_hinders_an_end_is_said_once_and_passes_with_it(bench: Bench) -> None:
+    """A machine that somebody has locked, say."""
+    launch = bench.ready()
+    locked = clouds.InvalidOrder("Somebody has locked the machine.")
+    bench.cloud.refuse("terminate", *[locked] * 3)
+    launches.stop(bench.at, launch.id)
+    while bench.cloud.calls.count("terminate") < 3:
+        launch = bench.advance(launch)
+        bench.clock.move(minutes=1)
+    assert (launch.state, launch.message) == (State.STOPPING, str(locked))
+    launch = bench.until_stopped(launch)
+    assert (launch.reason, launch.message) == ("asked", "Stopped at your wish.")
+    assert bench.said(launch).count(str(locked)) == 1

@@ -5,6 +5,9 @@ Mixed in beside a module's own `world`; the tests run in this order, and the las
 
 from __future__ import annotations
 
+import zipfile
+from pathlib import Path
+
 import pytest
 from playwright.sync_api import expect
 
@@ -55,6 +58,24 @@ class Journey:
         said = session.machine.inside(command, user=secrets.USER, check=False)
         assert "0" not in said.splitlines(), said
         assert session.machine.running
+
+    def test_what_was_made_there_comes_home_and_nothing_that_its_user_may_not_read(
+        self, session: Session, tmp_path: Path
+    ) -> None:
+        (repo,) = session.machine.inside("dirname $(find / -xdev -path '*/repo/README.md')").splitlines()
+        session.machine.inside(f"echo mine > {repo}/made-there; echo root > {repo}/closed; chmod 600 {repo}/closed")
+        page = session.page.context.new_page()
+        page.goto(session.progress)
+        with page.expect_download() as begun:
+            page.get_by_role("link", name="Download my work").click()
+        begun.value.save_as(tmp_path / "home.zip")
+        page.close()
+        with zipfile.ZipFile(tmp_path / "home.zip") as found:
+            held = {name.partition("/")[2]: found.read(name) for name in found.namelist()}
+        assert held["made-there"] == b"mine\n"
+        assert b"# Squares" in held["README.md"]
+        assert "closed" not in held
+        assert b"closed: is left out: it cannot be read" in held["ANYBINDER-LEFT-OUT.txt"]
 
     def test_stopped_is_an_empty_account(self, world: World, session: Session) -> None:
         """Every request on the way was one that the vendor's own models know."""
