@@ -40,7 +40,6 @@ FAILURES = ("failed", "failure")
 FULL = re.compile(r"too many users|quota", re.IGNORECASE)
 NO_WORDS = re.compile(r"Command '.*' returned non-zero exit status", re.DOTALL)
 """repo2docker names the whole command that failed, and not why."""
-BUILD_FAILED = "The build failed there: the lines before this say why."
 SELDOM = re.compile(r"rate limit exceeded(?:.*?(\d+) seconds)?", re.IGNORECASE | re.DOTALL)
 BUILD_TOKEN_SECONDS = 300  # BinderHub's own value
 SHOWN = (
@@ -344,7 +343,7 @@ def _failure(event: Mapping[str, Any], message: str, came_to: str) -> errors.Pee
     if event.get("status_code") == 429 or FULL.search(message):
         return errors.Full(said)
     if came_to in BUILDING:
-        return errors.BuildFailed(BUILD_FAILED if NO_WORDS.search(message) else said)
+        return errors.BuildFailed(None if NO_WORDS.search(message) else said)
     if came_to in LAUNCHING:
         return errors.LaunchFailed(said)
     return errors.Refused(said)

@@ -160,7 +160,7 @@ def test_every_other_end_has_its_reason(hub: BinderHubDouble, lines: list[Any], 
 def test_a_command_that_failed_is_not_what_a_person_reads(hub: BinderHubDouble) -> None:
     said = "Error during build: Command '['docker', 'buildx',\n '/tmp/x']' returned non-zero exit status 1."
     hub.lines = [*BUILT[:3], {"phase": "failed", "message": said}]
-    with pytest.raises(errors.BuildFailed, match="the lines before this say why"):
+    with pytest.raises(errors.BuildFailed, match=r"^The build failed there\.$"):
         heard(hub)
 
 
