@@ -21,12 +21,12 @@ from broker.models import Connection, Launch, Order, State
 from broker.service import Service
 from providers import base
 from providers import errors as clouds
-from providers.sentences import say
+from providers.sentences import say, template
 
 log = structlog.get_logger(__name__)
 MARGIN = dt.timedelta(minutes=5)  # a credential that ends sooner is not begun with
 ACCOUNTS_MOST = 1000  # credentials in memory; a launch has at most two
-SIGNING_IN = "Signing in"
+SIGNING_IN = template("Signing in")
 RARELY = dt.timedelta(hours=6)  # how often accounts are swept in which nothing was bought, as far as we know
 FIELD_MOST = 4000  # characters of one field; a token is the longest there is
 
@@ -314,8 +314,8 @@ def _try(
     try:
         tried = backend.provider.check(_plain(service, connection, purpose, None), credential)
     except (clouds.BadCredential, clouds.PermissionMissing) as refusal:
-        why = "to see what it may do there"
-        tried = [base.Permission(name="Checking", purpose=purpose, why=why, works=False, fix=str(refusal))]
+        why = say("to see what it may do there")
+        tried = [base.Permission(name=template("Checking"), purpose=purpose, why=why, works=False, fix=str(refusal))]
     return [_signing_in(purpose), *tried], credential
 
 
@@ -386,8 +386,8 @@ def _learn(service: Service, connection: Connection, purpose: base.Purpose, refu
 
 def _signing_in(purpose: base.Purpose, refusal: str = "") -> base.Permission:
     why = {
-        base.Purpose.LAUNCH: "to start and see what you launch, while you are signed in here",
-        base.Purpose.REAP: "to end what you launched, also while you are away",
+        base.Purpose.LAUNCH: say("to start and see what you launch, while you are signed in here"),
+        base.Purpose.REAP: say("to end what you launched, also while you are away"),
     }[purpose]
     return base.Permission(name=SIGNING_IN, purpose=purpose, why=why, works=not refusal, fix=refusal)
 
@@ -398,7 +398,7 @@ def _trouble(findings: Iterable[Mapping[str, Any]]) -> str:
     if refused := next((each["fix"] for each in lacking if each["name"] == SIGNING_IN), ""):
         return str(refused)
     names = ", ".join(dict.fromkeys(each["name"] for each in lacking))
-    return f"Something is missing in the account: {names}." if lacking else ""
+    return say("Something is missing in the account: %(names)s.", names=names) if lacking else ""
 
 
 def _plain(service: Service, connection: Connection, purpose: base.Purpose, launch: Launch | None) -> base.Connection:

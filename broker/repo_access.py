@@ -49,8 +49,10 @@ def kinds(service: Service, person: people.Person, prefix: str) -> tuple[base.Ki
     host = repo_hosts.HOSTS.get(prefix)
     if host is None or person.anonymous or not _origin(service, prefix):
         return ()
-    linked = base.Kind(name=LINKED, title=f"The {host.named} account that you have linked", tier=base.Tier.DELEGATED)
-    token = base.Kind(name=TOKEN, title="A token that you make for this", tier=base.Tier.KEPT, fields=host.fields)
+    linked = base.Kind(
+        name=LINKED, title=say("The %(named)s account that you have linked", named=host.named), tier=base.Tier.DELEGATED
+    )
+    token = base.Kind(name=TOKEN, title=say("A token that you make for this"), tier=base.Tier.KEPT, fields=host.fields)
     return (linked, token) if _keeper(service, person, prefix) else (token,)
 
 

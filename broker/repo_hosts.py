@@ -17,19 +17,20 @@ from urllib.parse import urlencode
 from broker.repos import credentials, http
 from broker.repos.asking import Asking
 from providers import base
+from providers.sentences import say
 
 PRINTABLE = "[!-~]{8,}"  # and without a space
 READS = base.Purpose.LAUNCH
-LATER = "The host does not say; it shows when you launch one of them."
+LATER = say("The host does not say; it shows when you launch one of them.")
 CAN = (
-    "Look up which commit a branch of your private repositories is.",
-    "Read the files that say what a session needs.",
-    "Fetch that one commit, once for each launch of yours.",
+    say("Look up which commit a branch of your private repositories is."),
+    say("Read the files that say what a session needs."),
+    say("Fetch that one commit, once for each launch of yours."),
 )
 CANNOT = (
-    "It is never written to any disk of a session, and nothing that runs in a session sees it.",
-    "It opens nothing for anybody else: others are told that there is no such repository.",
-    "It is not asked for where a repository is public.",
+    say("It is never written to any disk of a session, and nothing that runs in a session sees it."),
+    say("It opens nothing for anybody else: others are told that there is no such repository."),
+    say("It is not asked for where a repository is public."),
 )
 
 
@@ -70,7 +71,7 @@ class Host:
 
 def token_field(help_text: str) -> base.Setting:
     """The secret of the kind `token`."""
-    return base.Setting(name="token", title="Token", help=help_text, required=True, secret=True, pattern=PRINTABLE)
+    return base.Setting(name="token", title=say("Token"), help=help_text, required=True, secret=True, pattern=PRINTABLE)
 
 
 # --- whose is it, and what may it -----------------------------------------------------------------------------------
@@ -91,8 +92,8 @@ def ask(url: str, asking: Asking) -> tuple[int, Mapping[str, str], Any]:
 def nobody(_api: str, asking: Asking) -> Found:
     """A host without an interface: only opening a repository shows whether it is right."""
     assert asking.credential is not None  # noqa: S101 -- for the type checker
-    why = "to fetch your repositories"
-    return Found(who=asking.credential.user, findings=(need("Reading repositories", None, why),))
+    why = say("to fetch your repositories")
+    return Found(who=asking.credential.user, findings=(need(say("Reading repositories"), None, why),))
 
 
 def need(name: str, works: bool | None, why: str, fix: str = "") -> base.Permission:
@@ -104,7 +105,14 @@ def too_much(rights: list[str], fix: str) -> tuple[base.Permission, ...]:
     """The finding that a token may do more than is needed; none where it may not."""
     if not rights:
         return ()
-    return (need(f"More than is needed: {', '.join(sorted(rights))}", None, "for nothing that is done here", fix),)
+    return (
+        need(
+            say("More than is needed: %(rights)s", rights=", ".join(sorted(rights))),
+            None,
+            say("for nothing that is done here"),
+            fix,
+        ),
+    )
 
 
 def words(text: str) -> list[str]:
@@ -118,13 +126,15 @@ def github(api: str, asking: Asking) -> Found:
         return Found(who="", refused=f"GitHub does not take this token (status {status}). Make a new one.")
     who, ends_at = str(content["login"]), moment(headers.get("github-authentication-token-expiration", ""))
     if "x-oauth-scopes" not in headers:
-        why = "to read the repositories that you chose for this token"
+        why = say("to read the repositories that you chose for this token")
         return Found(who=who, ends_at=ends_at, findings=(need("Contents: Read-only", None, why),))
     scopes = words(headers["x-oauth-scopes"])
-    fix = "Make a fine-grained token with “Contents: Read-only” for the repositories that you want to launch."
-    reads = need("repo", "repo" in scopes, "to read private repositories", fix)
+    fix = say("Make a fine-grained token with “Contents: Read-only” for the repositories that you want to launch.")
+    reads = need("repo", "repo" in scopes, say("to read private repositories"), fix)
     extra = [scope for scope in scopes if scope not in ("read:user", "user:email")]
-    return Found(who=who, ends_at=ends_at, findings=(reads, *too_much(extra, f"It may also write. {fix}")))
+    return Found(
+        who=who, ends_at=ends_at, findings=(reads, *too_much(extra, say("It may also write. %(fix)s", fix=fix)))
+    )
 
 
 def gitlab(api: str, asking: Asking) -> Found:
@@ -135,12 +145,12 @@ def gitlab(api: str, asking: Asking) -> Found:
     who = str(content.get("username") or "")
     told, _, row = ask(f"{api}/personal_access_tokens/self", asking)
     if told != 200:
-        why = "to fetch your repositories"
+        why = say("to fetch your repositories")
         return Found(who=who or "somebody (the token does not say who)", findings=(need("read_repository", None, why),))
     scopes = [str(scope) for scope in row.get("scopes") or ()]
     enough = {"read_repository", "write_repository", "api"}
-    fix = "Make a token with the scopes read_repository and read_user only."
-    reads = need("read_repository", bool(enough & set(scopes)), "to fetch private projects", fix)
+    fix = say("Make a token with the scopes read_repository and read_user only.")
+    reads = need("read_repository", bool(enough & set(scopes)), say("to fetch private projects"), fix)
     extra = [scope for scope in scopes if scope not in ("read_repository", "read_user")]
     found = (reads, *too_much(extra, fix))
     return Found(
@@ -157,10 +167,10 @@ def bitbucket(api: str, asking: Asking) -> Found:
     scopes = words(headers.get("x-oauth-scopes", ""))
     reading = {"repository", "repository:write", "read:repository:bitbucket", "write:repository:bitbucket"}
     works = bool(reading & set(scopes)) if scopes else None
-    fix = "Make a token with the scopes read:repository:bitbucket and read:user:bitbucket only."
+    fix = say("Make a token with the scopes read:repository:bitbucket and read:user:bitbucket only.")
     fine = {"repository", "account", "read:repository:bitbucket", "read:user:bitbucket"}
     extra = [scope for scope in scopes if scope not in fine]
-    reads = need("read:repository:bitbucket", works, "to fetch private repositories", fix if scopes else "")
+    reads = need("read:repository:bitbucket", works, say("to fetch private repositories"), fix if scopes else "")
     return Found(who=who, findings=(reads, *too_much(extra, fix)))
 
 
@@ -187,7 +197,7 @@ HOSTS: Mapping[str, Host] = {
             prefix="gh",
             named="GitHub",
             user="x-access-token",
-            needs="a fine-grained token with “Contents: Read-only” for the repositories that you want to launch",
+            needs=say("a fine-grained token with “Contents: Read-only” for the repositories that you want to launch"),
             fields=(
                 token_field(
                     "A fine-grained personal access token with the permission “Contents: Read-only”, for those repositories "
@@ -202,7 +212,7 @@ HOSTS: Mapping[str, Host] = {
             prefix="gl",
             named="GitLab",
             user="oauth2",
-            needs="a personal access token with the scopes read_repository and read_user",
+            needs=say("a personal access token with the scopes read_repository and read_user"),
             fields=(
                 token_field(
                     "A personal, group or project access token with the scopes read_repository and read_user, and no others. "
@@ -217,13 +227,15 @@ HOSTS: Mapping[str, Host] = {
             prefix="bb",
             named="Bitbucket",
             user="x-token-auth",
-            needs="an API token with the scopes read:repository:bitbucket and read:user:bitbucket",
+            needs=say("an API token with the scopes read:repository:bitbucket and read:user:bitbucket"),
             fields=(
                 base.Setting(
                     name="email",
-                    title="E-mail address",
-                    help="That of your Atlassian account, for an API token of yours. Empty for an access token of a "
-                    "repository, a project or a workspace.",
+                    title=say("E-mail address"),
+                    help=say(
+                        "That of your Atlassian account, for an API token of yours. Empty for an access token of a repository, "
+                        "a project or a workspace."
+                    ),
                     pattern=r"[!-~]+@[!-~]+",
                     example="ada@uni.example",
                 ),
@@ -240,12 +252,12 @@ HOSTS: Mapping[str, Host] = {
             prefix="git",
             named="Git",
             user="",
-            needs="a token or password for git that can read and not write",
+            needs=say("a token or password for git that can read and not write"),
             fields=(
                 base.Setting(
                     name="user",
-                    title="User",
-                    help="What git is told as your user name there. Where only the token counts, any word will do.",
+                    title=say("User"),
+                    help=say("What git is told as your user name there. Where only the token counts, any word will do."),
                     required=True,
                     pattern=r"[!-~]+",
                     example="ada",
@@ -286,21 +298,37 @@ def guide(host: Host, kind: base.Kind, *, url: str, public: str, signs_in: str =
             can=CAN,
             cannot=CANNOT,
             steps=(
-                f"Nothing has to be copied: {signs_in or 'your identity provider'} keeps the token that {host.named} gave "
-                "when you linked your account there, and hands it over for each launch.",
+                say(
+                    "Nothing has to be copied: %(provider)s keeps the token that %(named)s gave when you "
+                    "linked your account there, and hands it over for each launch.",
+                    provider=signs_in or say("your identity provider"),
+                    named=host.named,
+                ),
             ),
-            revoke=(f"Unlink {host.named} at your identity provider, and withdraw its application at {site}.",),
-            narrows="It can do what the identity provider asked for when you linked the account, for all repositories.",
+            revoke=(
+                say(
+                    "Unlink %(named)s at your identity provider, and withdraw its application at %(site)s.",
+                    named=host.named,
+                    site=site,
+                ),
+            ),
+            narrows=say(
+                "It can do what the identity provider asked for when you linked the account, for all repositories."
+            ),
         )
     page = host.page(url, public)
-    made = f"Open {site}{' by the button below' if page else ''} and make {host.needs}."
+    made = (
+        say("Open %(site)s by the button below and make %(needs)s.", site=site, needs=host.needs)
+        if page
+        else say("Open %(site)s and make %(needs)s.", site=site, needs=host.needs)
+    )
     ends = host.own_page if page == host.own_page else f"{url}{host.revoke_path}"
     return base.Guide(
         can=CAN,
         cannot=CANNOT,
-        steps=(made, "Copy it into the field below. It is sealed at once, and never shown again."),
+        steps=(made, say("Copy it into the field below. It is sealed at once, and never shown again.")),
         link=page if host.path or host.own_page else "",
-        link_title=f"Make a token at {site}" if page else "",
-        revoke=(f"Open {ends or site} and revoke the token.",),
-        narrows=f"What it can do is what you choose there; enough is {host.needs}.",
+        link_title=say("Make a token at %(site)s", site=site) if page else "",
+        revoke=(say("Open %(page)s and revoke the token.", page=ends or site),),
+        narrows=say("What it can do is what you choose there; enough is %(needs)s.", needs=host.needs),
     )

@@ -18,13 +18,13 @@ from providers.sentences import say
 
 TOKEN = base.Kind(
     name="token",
-    title="A token that you make at that hub",
+    title=say("A token that you make at that hub"),
     tier=base.Tier.KEPT,
     fields=(
         base.Setting(
             name="token",
-            title="Token",
-            help="A JupyterHub API token of yours, with the scopes that are named above, and an end.",
+            title=say("Token"),
+            help=say("A JupyterHub API token of yours, with the scopes that are named above, and an end."),
             required=True,
             secret=True,
             pattern="[!-~]{8,}",
@@ -32,8 +32,8 @@ TOKEN = base.Kind(
     ),
 )
 SCOPES = {
-    "servers": "to start your server there, look at it and end it",
-    "access:servers": "to open what runs there",
+    "servers": say("to start your server there, look at it and end it"),
+    "access:servers": say("to open what runs there"),
 }
 """Of this person's own, by their names without `!user`."""
 ENTER = "access:services"
@@ -66,22 +66,26 @@ def guide(service: Service, person: people.Person, name: str, kind: str) -> base
     page = f"{peer.url}/hub/token"
     return base.Guide(
         can=(
-            "Start a server in your name there.",
-            "Look at it, and open what runs in it for you.",
-            "End it when you are done.",
+            say("Start a server in your name there."),
+            say("Look at it, and open what runs in it for you."),
+            say("End it when you are done."),
         ),
         cannot=(
-            "It is shown to that hub and to nobody else.",
-            "Nothing is started there before you choose it as a place to run.",
+            say("It is shown to that hub and to nobody else."),
+            say("Nothing is started there before you choose it as a place to run."),
         ),
         steps=(
-            f"Open {page} and ask for a token with the scopes {' and '.join(_scopes(peer))} that expires in some months.",
-            "Copy it into the field below. It is sealed at once, and never shown again.",
+            say(
+                "Open %(page)s and ask for a token with the scopes %(scopes)s that expires in some months.",
+                page=page,
+                scopes=", ".join(_scopes(peer)),
+            ),
+            say("Copy it into the field below. It is sealed at once, and never shown again."),
         ),
         link=page,
-        link_title=f"Make a token at {peer.title}",
-        revoke=(f"Open {page} and revoke the token.",),
-        narrows="A token can be limited by scopes, and by its end.",
+        link_title=say("Make a token at %(title)s", title=peer.title),
+        revoke=(say("Open %(page)s and revoke the token.", page=page),),
+        narrows=say("A token can be limited by scopes, and by its end."),
     )
 
 
@@ -157,7 +161,7 @@ def _findings(peer: Peer, who: str, scopes: list[str]) -> list[base.Permission]:
             purpose=base.Purpose.LAUNCH,
             why=why,
             works=_holds(scopes, name),
-            fix=f"Make a token with the scopes {', '.join(needed)}.",
+            fix=say("Make a token with the scopes %(scopes)s.", scopes=", ".join(needed)),
         )
         for name, why in needed.items()
     ]
@@ -165,11 +169,11 @@ def _findings(peer: Peer, who: str, scopes: list[str]) -> list[base.Permission]:
     if extra:
         found.append(
             base.Permission(
-                name=f"More than is needed: {', '.join(extra[:5])}",
+                name=say("More than is needed: %(rights)s", rights=", ".join(extra[:5])),
                 purpose=base.Purpose.LAUNCH,
-                why="for nothing that is done here",
+                why=say("for nothing that is done here"),
                 works=None,
-                fix="Make a token with fewer scopes.",
+                fix=say("Make a token with fewer scopes."),
             )
         )
     return found

@@ -36,8 +36,8 @@ from providers.sentences import Listed, Money, Sentence, written
 ENGLISH = "en"
 FOLDER = Path(__file__).parent / "locale"
 SCRIPTS = "broker/web/static/"
-LAUNCHES = "broker/launches/"
-"""Where a catalogue says that a message is one of our scripts', or is kept in the row of a launch."""
+KEPT = ("broker/launches/", "broker/connections.py", "broker/peers/", "broker/repo_hosts.py", "providers/")
+"""Where a catalogue says that a message is one of our scripts', or is kept in the row of a launch or a connection."""
 COOKIE = "anybinder-lang"
 COOKIE_SECONDS = 365 * 24 * 3600
 QUERY = "lang"
@@ -59,7 +59,7 @@ class Language:
     script: Mapping[str, str]
     """What our scripts say in it; empty for the language that they are written in."""
     kept: Sequence[tuple[re.Pattern[str], str]] = ()
-    """What launches keep as text, to be found again by its form."""
+    """What rows keep as text, to be found again by its form."""
 
     @property
     def name(self) -> str:
@@ -149,21 +149,26 @@ def of_code(code: str) -> Language:
     kept = [
         (_form(message.id), message.id)
         for message in catalogue
-        if isinstance(message.id, str) and "%(" in message.id and _is_in(message, LAUNCHES)
+        if isinstance(message.id, str) and "%(" in message.id and _is_in(message, KEPT)
     ]
     script = {str(message.id): str(message.string) for message in catalogue if _is_in(message, SCRIPTS)}
     return Language(code=code, locale=locale, translations=Translations(compiled), script=script, kept=kept)
 
 
-def _is_in(message: catalog.Message, folder: str) -> bool:
+def _is_in(message: catalog.Message, folder: str | tuple[str, ...]) -> bool:
     return any(place.startswith(folder) for place, _line in message.locations)
 
 
 def _form(template: str) -> re.Pattern[str]:
     """What its sentences look like, whatever their values are."""
-    parts = re.split(r"%\((\w+)\)s", template)
-    written = (f"(?P<{part}>.+?)" if at % 2 else re.escape(part) for at, part in enumerate(parts))
-    return re.compile("".join(written), re.DOTALL)
+    written, seen = "", set[str]()
+    for at, part in enumerate(re.split(r"%\((\w+)\)s", template)):
+        if not at % 2:
+            written += re.escape(part)
+        else:
+            written += f"(?P={part})" if part in seen else f"(?P<{part}>.+?)"
+            seen.add(part)
+    return re.compile(written, re.DOTALL)
 
 
 # --- whose ----------------------------------------------------------------------------------------------------------

@@ -3,43 +3,44 @@
 from __future__ import annotations
 
 from providers.base import Kind, Setting, Tier
+from providers.sentences import say
 
 ACCOUNT = Setting(
     name="account",
-    title="Account number",
-    help="The 12 digits of your AWS account: in the console, the menu at the top right shows them.",
+    title=say("Account number"),
+    help=say("The 12 digits of your AWS account: in the console, the menu at the top right shows them."),
     required=True,
     pattern=r"[0-9]{12}",
     example="123456789012",
 )
 KEY_ID = Setting(
     name="access_key_id",
-    title="Access key id",
-    help="The public half of the access key; it begins with AKIA.",
+    title=say("Access key id"),
+    help=say("The public half of the access key; it begins with AKIA."),
     required=True,
     pattern=r"AKIA[A-Z0-9]{12,124}",
     example="AKIAIOSFODNN7EXAMPLE",
 )
 KEY_SECRET = Setting(
     name="secret_access_key",
-    title="Secret access key",
-    help="The secret half. It is sealed, and used only to ask AWS for credentials of minutes.",
+    title=say("Secret access key"),
+    help=say("The secret half. It is sealed, and used only to ask AWS for credentials of minutes."),
     required=True,
     secret=True,
     pattern=r"[A-Za-z0-9/+=]{16,128}",
 )
 PROFILE = Setting(
     name="profile",
-    title="Profile",
-    help="The name of a profile in the AWS files of this computer, as `aws configure list-profiles` shows it.",
+    title=say("Profile"),
+    help=say("The name of a profile in the AWS files of this computer, as `aws configure list-profiles` shows it."),
     required=True,
     pattern=r"[\w.@+-][\w.@+ -]{0,63}",
     example="default",
 )
 KINDS = (
-    Kind(name="web_identity", title="Your account trusts this broker", tier=Tier.KEYLESS, fields=(ACCOUNT,)),
-    Kind(name="access_key", title="An access key", tier=Tier.KEPT, fields=(KEY_ID, KEY_SECRET)),
-    Kind(name="profile", title="A profile of this computer", tier=Tier.AMBIENT, fields=(PROFILE,)),
+    Kind(name="web_identity", title=say("Your account trusts this broker"), tier=Tier.KEYLESS, fields=(ACCOUNT,)),
+    Kind(name="access_key", title=say("An access key"), tier=Tier.KEPT, fields=(KEY_ID, KEY_SECRET)),
+    Kind(name="profile", title=say("A profile of this computer"), tier=Tier.AMBIENT, fields=(PROFILE,)),
 )
 SETTINGS = (
     Setting(name="region", help="The region to run in, like eu-central-1.", required=True),

@@ -13,6 +13,7 @@ import yaml
 
 from providers.aws.clients import Place
 from providers.base import Guide, Purpose, Trust
+from providers.sentences import say
 
 AUDIENCE = "sts.amazonaws.com"
 ROLES = {Purpose.LAUNCH: "AnybinderLaunch", Purpose.REAP: "AnybinderReap"}
@@ -23,20 +24,22 @@ CONSOLES = {
 }
 TEMPLATE = "anybinder-aws.yaml"
 CAN = (
-    "start machines in one region, each marked as this broker's, while you are signed in here",
-    "see which machines, sizes and networks there are in that region",
-    "end the machines that carry its mark, also while you sleep",
+    say("start machines in one region, each marked as this broker's, while you are signed in here"),
+    say("see which machines, sizes and networks there are in that region"),
+    say("end the machines that carry its mark, also while you sleep"),
 )
 CANNOT = (
-    "touch a machine or disk that it did not start itself",
-    "read your files and databases, or see your bills: it gets no other service of AWS",
-    "make users, keys or roles, or give its machines any rights in your account",
+    say("touch a machine or disk that it did not start itself"),
+    say("read your files and databases, or see your bills: it gets no other service of AWS"),
+    say("make users, keys or roles, or give its machines any rights in your account"),
 )
-NARROWS = (
-    "AWS compares who the token is for and whom it names, exactly. For a launch it limits the credential to what carries "
-    "that launch's tag, and writes launch, repository and backend into its log (CloudTrail). It cannot limit how large a "
-    "machine is or what it costs: set a budget in your account for that. Credentials last 15 minutes. Unless you say no to "
-    "“Schedules”, AWS itself ends each machine at its hour, by a third role that can do nothing else."
+NARROWS = say(
+    "AWS compares who the token is for and whom it names, exactly. For a launch it limits "
+    "the credential to what carries that launch's tag, and writes launch, repository and "
+    "backend into its log (CloudTrail). It cannot limit how large a machine is or what it "
+    "costs: set a budget in your account for that. Credentials last 15 minutes. Unless you "
+    "say no to “Schedules”, AWS itself ends each machine at its hour, by a third role that "
+    "can do nothing else."
 )
 
 
@@ -51,29 +54,44 @@ def web_identity(place: Place, trust: Trust, settings: Mapping[str, str], templa
     stack = stack_name(trust)
     link = _quick_create(place, template_url, stack, parameters) if template_url and place.partition in CONSOLES else ""
     port = (
-        "AWS takes no issuer whose address has a port. Whoever runs this broker must give it an address without one.",
+        say(
+            "AWS takes no issuer whose address has a port. Whoever runs this broker must give it an "
+            "address without one."
+        ),
     )
-    by_link = "Open the link, read what the stack makes, tick the box at its end and press “Create stack”."
-    by_script = "Open AWS CloudShell in your account, paste the script and press Enter; it may be run again."
+    by_link = say("Open the link, read what the stack makes, tick the box at its end and press “Create stack”.")
+    by_script = say("Open AWS CloudShell in your account, paste the script and press Enter; it may be run again.")
     return Guide(
         can=CAN,
         cannot=CANNOT,
         steps=(
             *(port if ":" in _host(trust) else ()),
             by_link if link else by_script,
-            "Enter the 12 digits of your account below; the stack shows them under “Outputs”, the script at its end.",
-            "Press “Check”.",
+            say(
+                "Enter the 12 digits of your account below; the stack shows them under “Outputs”, the "
+                "script at its end."
+            ),
+            say("Press “Check”."),
         ),
         link=link,
-        link_title="Open AWS with everything filled in" if link else "",
+        link_title=say("Open AWS with everything filled in") if link else "",
         script=_script(place, stack, parameters),
-        script_title="For AWS CloudShell (the terminal sign at the top of the AWS console)",
+        script_title=say("For AWS CloudShell (the terminal sign at the top of the AWS console)"),
         download={TEMPLATE: filled(parameters)},
         revoke=(
-            f"Delete the stack {stack}: in CloudFormation, or by `aws cloudformation delete-stack --region {place.region} "
-            f"--stack-name {stack}`. From then on this broker cannot start, see or end anything in your account.",
-            f"The identity provider {_host(trust)} stays in IAM, since others may use it. It opens nothing by itself; where "
-            "nobody else uses this broker with your account, delete it there, too.",
+            say(
+                "Delete the stack %(stack)s: in CloudFormation, or by `aws cloudformation delete-stack "
+                "--region %(region)s --stack-name %(stack)s`. From then on this broker cannot start, "
+                "see or end anything in your account.",
+                stack=stack,
+                region=place.region,
+            ),
+            say(
+                "The identity provider %(issuer)s stays in IAM, since others may use it. It opens "
+                "nothing by itself; where nobody else uses this broker with your account, delete it "
+                "there, too.",
+                issuer=_host(trust),
+            ),
         ),
         narrows=NARROWS,
     )
@@ -85,34 +103,44 @@ def access_key(place: Place, trust: Trust, settings: Mapping[str, str], template
         can=CAN,
         cannot=CANNOT,
         steps=(
-            "In IAM make a user for this alone, without access to the console, and give it the policy below.",
-            "Make an access key for this user and enter both halves below. This broker seals the secret half.",
-            "Press “Check”.",
+            say("In IAM make a user for this alone, without access to the console, and give it the policy below."),
+            say("Make an access key for this user and enter both halves below. This broker seals the secret half."),
+            say("Press “Check”."),
         ),
         download={"anybinder-policy.json": _policy(place, trust)},
         revoke=(
-            "Delete the access key, or the user, in IAM. Disconnecting here alone does not make the key worthless.",
+            say(
+                "Delete the access key, or the user, in IAM. Disconnecting here alone does not make the key worthless."
+            ),
         ),
-        narrows="AWS makes credentials of 15 minutes from the key, and they are used for everything, so that the key itself "
-        "signs nothing but that one call and these cannot change users or roles. They may do all that the user may: "
-        "neither one launch nor ending alone can be told apart. Connect without a key where you can.",
+        narrows=say(
+            "AWS makes credentials of 15 minutes from the key, and they are used for everything, so "
+            "that the key itself signs nothing but that one call and these cannot change users or "
+            "roles. They may do all that the user may: neither one launch nor ending alone can be "
+            "told apart. Connect without a key where you can."
+        ),
     )
 
 
 def profile(place: Place, trust: Trust, settings: Mapping[str, str], template_url: str) -> Guide:  # noqa: ARG001
     """For the one person at this computer."""
     return Guide(
-        can=(f"do in {place.region} whatever the profile may; it will start, see and end its own machines only",),
+        can=(
+            say(
+                "do in %(region)s whatever the profile may; it will start, see and end its own machines only",
+                region=place.region,
+            ),
+        ),
         cannot=(
-            "use the profile for anybody but you, the person at this computer",
-            "keep what the profile signs in with",
+            say("use the profile for anybody but you, the person at this computer"),
+            say("keep what the profile signs in with"),
         ),
         steps=(
-            "Enter the name of a profile with which `aws sts get-caller-identity` answers on this computer.",
-            "Press “Check”.",
+            say("Enter the name of a profile with which `aws sts get-caller-identity` answers on this computer."),
+            say("Press “Check”."),
         ),
-        revoke=("Sign the profile out (`aws sso logout`), or remove it from ~/.aws.",),
-        narrows="Nothing narrows it: it is what you are signed in with anyway.",
+        revoke=(say("Sign the profile out (`aws sso logout`), or remove it from ~/.aws."),),
+        narrows=say("Nothing narrows it: it is what you are signed in with anyway."),
     )
 
 

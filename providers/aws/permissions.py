@@ -12,6 +12,7 @@ from providers.aws.clients import Caller, Place
 from providers.aws.schedules import Switch
 from providers.base import Connection, Credential, Permission, Purpose
 from providers.errors import InvalidOrder, NoCapacity, PermissionMissing, QuotaExceeded
+from providers.sentences import say
 
 SMALL = "t3.micro"  # any size would do: it is not started
 
@@ -33,49 +34,60 @@ class _Check:
 
     def all(self) -> Iterator[Permission]:
         self.caller.ask("sts", "GetCallerIdentity")
-        yield self._found("sts:GetCallerIdentity", "to be told who it is there", True)
-        yield self._look("DescribeInstances", "to see the machines that it started")
-        yield self._look("DescribeVolumes", "to see their disks")
-        yield self._look("DescribeNetworkInterfaces", "to see what else is left of them")
-        yield self._look("DescribeSecurityGroups", "to see what shuts them off from your others")
+        yield self._found("sts:GetCallerIdentity", say("to be told who it is there"), True)
+        yield self._look("DescribeInstances", say("to see the machines that it started"))
+        yield self._look("DescribeVolumes", say("to see their disks"))
+        yield self._look("DescribeNetworkInterfaces", say("to see what else is left of them"))
+        yield self._look("DescribeSecurityGroups", say("to see what shuts them off from your others"))
         if self.purpose is Purpose.LAUNCH:
             yield from self._buying()
-        yield self._ending("TerminateInstances", "to end its machines", self._ours("DescribeInstances"), "InstanceIds")
-        yield self._ending("DeleteSecurityGroup", "to remove what it made for a machine", "", "GroupId")
+        yield self._ending(
+            "TerminateInstances", say("to end its machines"), self._ours("DescribeInstances"), "InstanceIds"
+        )
+        yield self._ending("DeleteSecurityGroup", say("to remove what it made for a machine"), "", "GroupId")
         if self.switch:
             yield self._scheduling(self.switch)
 
     def _scheduling(self, switch: Switch) -> Permission:
         """Nobody has to permit this: it is one net more."""
-        name, why = "scheduler:ListSchedules", "to have AWS itself end a machine at its hour"
+        name, why = "scheduler:ListSchedules", say("to have AWS itself end a machine at its hour")
         try:
             self.caller.ask_plainly("scheduler", "ListSchedules", GroupName=switch.group)
         except ClientError as refusal:
             if refusals.code_of(refusal) not in refusals.DENIED:
                 return self._refused(name, why, refusal)
-            return self._found(name, why, None, f"Not needed. {refusals.UPDATE} to have this net, too.")
+            return self._found(
+                name,
+                why,
+                None,
+                say("Not needed. Update the stack in your account with the script of this page to have this net, too."),
+            )
         return self._found(name, why, True)
 
     def _buying(self) -> Iterator[Permission]:
-        yield self._look("DescribeInstanceTypes", "to see which sizes there are")
-        yield self._look("DescribeInstanceTypeOfferings", "to see which sizes there are in each zone")
-        yield self._look("DescribeSubnets", "to find a network")
+        yield self._look("DescribeInstanceTypes", say("to see which sizes there are"))
+        yield self._look("DescribeInstanceTypeOfferings", say("to see which sizes there are in each zone"))
+        yield self._look("DescribeSubnets", say("to find a network"))
         image, permission = self._image()
         yield permission
-        yield self._dry("CreateSecurityGroup", "to shut a machine off from your others", GroupName="anybinder-check",
+        yield self._dry("CreateSecurityGroup", say("to shut a machine off from your others"), GroupName="anybinder-check",
                         Description="A dry run", TagSpecifications=self._tags("security-group"))  # fmt: skip
         if image:
             yield from self._run(image)
         else:
-            yield self._found("ec2:RunInstances", "to start a machine", None, "It can be tried once an image is found.")
+            yield self._found(
+                "ec2:RunInstances", say("to start a machine"), None, say("It can be tried once an image is found.")
+            )
 
     def _run(self, image: str) -> Iterator[Permission]:
         """One dry run decides on starting and on tagging both: AWS asks for the two together."""
-        run = self._dry("RunInstances", "to start a machine", ImageId=image, InstanceType=SMALL, MinCount=1, MaxCount=1,
+        run = self._dry("RunInstances", say("to start a machine"), ImageId=image, InstanceType=SMALL, MinCount=1, MaxCount=1,
                         TagSpecifications=self._tags(*buying.CREATED))  # fmt: skip
-        why = "to mark what it starts, so that it is found and ended"
+        why = say("to mark what it starts, so that it is found and ended")
         if run.name == "ec2:CreateTags":
-            yield self._found("ec2:RunInstances", "to start a machine", None, "It can be tried once tagging works.")
+            yield self._found(
+                "ec2:RunInstances", say("to start a machine"), None, say("It can be tried once tagging works.")
+            )
             yield self._found(run.name, why, False, run.fix)
         else:
             yield run
@@ -83,7 +95,7 @@ class _Check:
             yield self._found("ec2:CreateTags", why, run.works and True if not tags else None, tags)
 
     def _image(self) -> tuple[str, Permission]:
-        why = "to find the current image of the operating system"
+        why = say("to find the current image of the operating system")
         try:
             found = self.caller.ask_plainly("ssm", "GetParameters", Names=images.parameters(self.system, "x86_64"))
         except ClientError as refusal:
@@ -97,7 +109,7 @@ class _Check:
     def _ending(self, operation: str, why: str, target: str, name: str) -> Permission:
         """Permitted for what carries our tag only, so there must be something of ours to try it on."""
         if not target:
-            return self._found(f"ec2:{operation}", why, None, "It is tried as soon as something of ours is there.")
+            return self._found(f"ec2:{operation}", why, None, say("It is tried as soon as something of ours is there."))
         return self._dry(operation, why, **{name: [target]})
 
     def _ours(self, operation: str) -> str:
@@ -145,11 +157,23 @@ class _Check:
         name = refusals.lacking(refusal) or name
         role = "Launch" if self.purpose is Purpose.LAUNCH else "Reap"
         if self.connection.kind == "web_identity":
-            fix = f"Run the script again: it gives {name} back to the role Anybinder{role}-{self.connection.subject}."
+            fix = say(
+                "Run the script again: it gives %(name)s back to the role Anybinder%(role)s-%(subject)s.",
+                name=name,
+                role=role,
+                subject=self.connection.subject,
+            )
             if "explicit deny" in refusals.words_of(refusal):
-                fix = f"A policy of your organisation denies {name}. Ask whoever looks after your AWS organisation."
+                fix = say(
+                    "A policy of your organisation denies %(name)s. Ask whoever looks after your AWS organisation.",
+                    name=name,
+                )
         else:
-            fix = f"Permit {name} in {self.place.region} to the user of this key (IAM → Users → Add permissions)."
+            fix = say(
+                "Permit %(name)s in %(region)s to the user of this key (IAM → Users → Add permissions).",
+                name=name,
+                region=self.place.region,
+            )
         return self._found(name, why, False, fix)
 
     def _found(self, name: str, why: str, works: bool | None, fix: str = "") -> Permission:

@@ -34,42 +34,50 @@ from providers.openstack import (
 )
 from providers.openstack.keystone import Cloudy
 from providers.openstack.services import Services
+from providers.sentences import say
 
 ID = r"[0-9a-f]{32}"
 DAY = r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?Z?)?"
 
 APPLICATION_CREDENTIAL = base.Kind(
     name="application_credential",
-    title="Application credential",
+    title=say("Application credential"),
     tier=base.Tier.DELEGATED,
     fields=(
         base.Setting(
             name="id",
-            title="Id",
-            help="The 32 characters that the cloud shows as the id of the application credential.",
+            title=say("Id"),
+            help=say("The 32 characters that the cloud shows as the id of the application credential."),
             required=True,
             pattern=ID,
             example="21dced0fd20347869b93710d2b98aae0",
         ),
         base.Setting(
             name="secret",
-            title="Secret",
-            help="The cloud shows it once, when the application credential is made. Of two, both: with a space between.",
+            title=say("Secret"),
+            help=say(
+                "The cloud shows it once, when the application credential is made. Of two, both: with a space between."
+            ),
             required=True,
             secret=True,
             pattern=r"\S{8,255}( +\S{8,255})?",
         ),
         base.Setting(
             name="reap_id",
-            title="Second id",
-            help="Of a second application credential that may look and delete, and start nothing. Cleaning up signs in with it.",
+            title=say("Second id"),
+            help=say(
+                "Of a second application credential that may look and delete, and start nothing. "
+                "Cleaning up signs in with it."
+            ),
             pattern=ID,
             example="8f3c1a52e0b94cd29d1f6a70a1b2c3d4",
         ),
         base.Setting(
             name="ends",
-            title="Ends at (UTC)",
-            help="When it expires, as the cloud shows it. It is needed only where the cloud does not tell us by itself.",
+            title=say("Ends at (UTC)"),
+            help=say(
+                "When it expires, as the cloud shows it. It is needed only where the cloud does not tell us by itself."
+            ),
             pattern=DAY,
             example="2027-02-28T12:00:00",
         ),
@@ -77,13 +85,13 @@ APPLICATION_CREDENTIAL = base.Kind(
 )
 OIDC = base.Kind(
     name="oidc",
-    title="Trust this broker, without a key",
+    title=say("Trust this broker, without a key"),
     tier=base.Tier.KEYLESS,
     fields=(
         base.Setting(
             name="project",
-            title="Project id",
-            help="The project that machines are started in. Its dashboard shows the id under Identity → Projects.",
+            title=say("Project id"),
+            help=say("The project that machines are started in. Its dashboard shows the id under Identity → Projects."),
             required=True,
             pattern=r"[0-9a-zA-Z_-]{1,64}",
             example="28f3a8b2ff7045b2b05d42d25ce18b80",

@@ -9,14 +9,20 @@ from urllib.parse import urlsplit
 from providers import base
 from providers.openstack import needs
 from providers.openstack.clouds import Cloud
+from providers.sentences import say
 
 KEEP_DAYS = 90
 """How long a credential of the script's lives: a season of work, and no standing key after it."""
 PAGE = "Identity → Application Credentials"
 CANNOT = (
-    "Touch any other service: object storage, load balancers, secrets, other people's rights.",
-    "Make, change or read further credentials, or enter another of your projects.",
-    "Log in to your machines, make {makes}, or open a firewall: it cannot make a rule that lets anything in.",
+    say("Touch any other service: object storage, load balancers, secrets, other people's rights."),
+    say("Make, change or read further credentials, or enter another of your projects."),
+)
+NO_NETWORKS = say(
+    "Log in to your machines, make networks, or open a firewall: it cannot make a rule that lets anything in."
+)
+NO_ADDRESSES = say(
+    "Log in to your machines, make networks or addresses, or open a firewall: it cannot make a rule that lets anything in."
 )
 
 SCRIPT = """\
@@ -47,40 +53,67 @@ def application_credential(cloud: Cloud, trust: base.Trust) -> base.Guide:
     broker = trust.name or "this broker"
     return base.Guide(
         can=(
-            "See the machines, sizes, images, networks and quota of this one project.",
-            "Start machines there, each behind a firewall of its own that lets nothing in.",
-            "Delete machines there, their firewalls, and the empty image records that orders are claimed by.",
+            say("See the machines, sizes, images, networks and quota of this one project."),
+            say("Start machines there, each behind a firewall of its own that lets nothing in."),
+            say("Delete machines there, their firewalls, and the empty image records that orders are claimed by."),
         ),
-        cannot=tuple(
-            each.format(makes="networks" if cloud.floating_network else "networks or addresses") for each in CANNOT
-        ),
+        cannot=(*CANNOT, NO_NETWORKS if cloud.floating_network else NO_ADDRESSES),
         steps=(
-            f"Open your project on the cloud's dashboard, {PAGE}, and choose “Create Application Credential”.",
-            f"Name it “{name}”, and leave its secret empty: the cloud makes a good one.",
-            f"Set an expiration date, {KEEP_DAYS} days from now at most, and choose the role “member” only.",
-            "Paste the access rules (the file access-rules.json here) into “Access Rules”. Leave “Unrestricted” off.",
-            "Copy the id and the secret that it shows now, and never again, into the form here.",
-            f"Better make a second one for cleaning up, “{name}-reap”, with the rules of reap-access-rules.json: type its id "
-            "into “Second id”, and its secret behind the first, after a space.",
-            "Or run the script instead, where the command `openstack` is signed in to your project: it makes both, and prints "
-            "what to copy.",
+            say(
+                "Open your project on the cloud's dashboard, %(page)s, and choose “Create Application Credential”.",
+                page=PAGE,
+            ),
+            say("Name it “%(name)s”, and leave its secret empty: the cloud makes a good one.", name=name),
+            say(
+                "Set an expiration date, %(days)s days from now at most, and choose the role “member” only.",
+                days=KEEP_DAYS,
+            ),
+            say(
+                "Paste the access rules (the file access-rules.json here) into “Access Rules”. Leave "
+                "“Unrestricted” off."
+            ),
+            say("Copy the id and the secret that it shows now, and never again, into the form here."),
+            say(
+                "Better make a second one for cleaning up, “%(name)s-reap”, with the rules of "
+                "reap-access-rules.json: type its id into “Second id”, and its secret behind the first, "
+                "after a space.",
+                name=name,
+            ),
+            say(
+                "Or run the script instead, where the command `openstack` is signed in to your project: "
+                "it makes both, and prints what to copy."
+            ),
             *cloud.notes,
         ),
         link=cloud.credentials_page,
-        link_title="Open the cloud's application credentials" if cloud.credentials_page else "",
+        link_title=say("Open the cloud's application credentials") if cloud.credentials_page else "",
         script=SCRIPT.format(name=name, broker=broker, days=KEEP_DAYS, rules=rules, reap_rules=reap_rules),
-        script_title="Where the command openstack is signed in to your project",
+        script_title=say("Where the command openstack is signed in to your project"),
         download={"access-rules.json": rules + "\n", "reap-access-rules.json": reap_rules + "\n"},
         revoke=(
-            f"Open {PAGE} on the cloud's dashboard{_at(cloud)}, and delete “{name}” and “{name}-reap”.",
-            f"Or, with the command: `openstack application credential delete {name} {name}-reap`.",
-            "They end at once there, and with them every token that came of them. This broker cannot delete them: it may not.",
+            say(
+                "Open %(page)s on the cloud's dashboard%(at)s, and delete “%(name)s” and “%(name)s-reap”.",
+                page=PAGE,
+                at=_at(cloud),
+                name=name,
+            ),
+            say(
+                "Or, with the command: `openstack application credential delete %(name)s %(name)s-reap`.",
+                name=name,
+            ),
+            say(
+                "They end at once there, and with them every token that came of them. This broker "
+                "cannot delete them: it may not."
+            ),
         ),
         narrows=(
-            "The credential is limited to one project, one role, these requests and a date. It cannot be limited to the "
-            "machines that were started here: it could delete another of the project's machines, images or firewalls. A "
-            "project of its own is the better fence. With one credential cleaning up could start machines too; with a second "
-            "one for that it cannot."
+            say(
+                "The credential is limited to one project, one role, these requests and a date. It "
+                "cannot be limited to the machines that were started here: it could delete another of "
+                "the project's machines, images or firewalls. A project of its own is the better fence. "
+                "With one credential cleaning up could start machines too; with a second one for that "
+                "it cannot."
+            )
         ),
     )
 
@@ -90,29 +123,40 @@ def oidc(identity_provider: str, trust: base.Trust, settings: Mapping[str, str])
     project = settings.get("project") or "PROJECT"
     return base.Guide(
         can=(
-            "Enter this one project as the user that the cloud's operators map you to.",
-            "Start machines there, only while you are signed in here.",
-            "List and delete machines there, at any time, under a name of its own.",
+            say("Enter this one project as the user that the cloud's operators map you to."),
+            say("Start machines there, only while you are signed in here."),
+            say("List and delete machines there, at any time, under a name of its own."),
         ),
         cannot=(
-            "Do anything that the roles of these two users do not allow.",
-            "Keep a key: each sign-in takes a token of minutes, and nothing secret is stored.",
-            "Enter another project.",
+            say("Do anything that the roles of these two users do not allow."),
+            say("Keep a key: each sign-in takes a token of minutes, and nothing secret is stored."),
+            say("Enter another project."),
         ),
         steps=(
-            "Ask the people who run the cloud to give your two subjects a role in the project: send them the mapping here.",
-            "Type the project's id into the form here.",
+            say(
+                "Ask the people who run the cloud to give your two subjects a role in the project: send "
+                "them the mapping here."
+            ),
+            say("Type the project's id into the form here."),
         ),
         script=as_mapping(trust, project),
-        script_title=f"For the operators: rules for the mapping of the identity provider “{identity_provider}”",
+        script_title=say(
+            "For the operators: rules for the mapping of the identity provider “%(identity_provider)s”",
+            identity_provider=identity_provider,
+        ),
         revoke=(
-            "Ask the people who run the cloud to take these rules out of the mapping. Tokens that were given out live on "
-            "for an hour or so.",
+            say(
+                "Ask the people who run the cloud to take these rules out of the mapping. Tokens that "
+                "were given out live on for an hour or so."
+            ),
         ),
         narrows=(
-            "Keystone's mapping sees who it is and nothing else: not the launch, not the repository. What each of the two "
-            "may do is in their roles, and in most clouds no role may delete only what it has started. So let the second "
-            "have a role of its own where the cloud has one that deletes and does not create."
+            say(
+                "Keystone's mapping sees who it is and nothing else: not the launch, not the "
+                "repository. What each of the two may do is in their roles, and in most clouds no role "
+                "may delete only what it has started. So let the second have a role of its own where "
+                "the cloud has one that deletes and does not create."
+            )
         ),
     )
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from providers.base import Purpose
+from providers.sentences import say
 
 WORDS = re.compile(r"{[^}]*}|\*\*|\*|[^{}*]+")
 BOTH = (Purpose.LAUNCH, Purpose.REAP)
@@ -50,48 +51,48 @@ OWN_END = Need(
     service="identity",
     method="GET",
     path="/users/{user_id}/application_credentials/{application_credential_id}",
-    why="to see when it ends",
+    why=say("to see when it ends"),
     purposes=BOTH,
 )
 NEEDS = (
-    Need(service="compute", method="GET", path="/servers/detail", why="to find what was started here", purposes=BOTH,
+    Need(service="compute", method="GET", path="/servers/detail", why=say("to find what was started here"), purposes=BOTH,
          query="?limit=1"),
-    Need(service="compute", method="GET", path="/flavors/detail", why="to know the sizes of machines", purposes=LAUNCH,
+    Need(service="compute", method="GET", path="/flavors/detail", why=say("to know the sizes of machines"), purposes=LAUNCH,
          query="?limit=1"),
-    Need(service="compute", method="GET", path="/limits", why="to know what is left of the quota", purposes=LAUNCH),
-    Need(service="image", method="GET", path="/images", why="to choose what a machine starts from, and to find claims",
+    Need(service="compute", method="GET", path="/limits", why=say("to know what is left of the quota"), purposes=LAUNCH),
+    Need(service="image", method="GET", path="/images", why=say("to choose what a machine starts from, and to find claims"),
          purposes=BOTH, query="?limit=1"),
-    Need(service="image", method="GET", path="/images/{image_id}", why="to see whose claim it is", purposes=LAUNCH),
-    Need(service="network", method="GET", path="/networks", why="to choose the network it is on", purposes=LAUNCH,
+    Need(service="image", method="GET", path="/images/{image_id}", why=say("to see whose claim it is"), purposes=LAUNCH),
+    Need(service="network", method="GET", path="/networks", why=say("to choose the network it is on"), purposes=LAUNCH,
          query="?limit=1"),
-    Need(service="network", method="GET", path="/security-groups", why="to find the firewalls that were made here",
+    Need(service="network", method="GET", path="/security-groups", why=say("to find the firewalls that were made here"),
          purposes=BOTH, query="?limit=1"),
-    Need(service="network", method="GET", path="/ports", why="to find a machine's network card", purposes=BOTH,
+    Need(service="network", method="GET", path="/ports", why=say("to find a machine's network card"), purposes=BOTH,
          query="?limit=1"),
-    Need(service="image", method="POST", path="/images", why="to claim an order, so that none is bought twice",
+    Need(service="image", method="POST", path="/images", why=say("to claim an order, so that none is bought twice"),
          purposes=LAUNCH),
-    Need(service="image", method="PATCH", path="/images/{image_id}", why="to say that nothing came of a claim",
+    Need(service="image", method="PATCH", path="/images/{image_id}", why=say("to say that nothing came of a claim"),
          purposes=LAUNCH),
-    Need(service="network", method="POST", path="/security-groups", why="to make a firewall that lets nothing in",
+    Need(service="network", method="POST", path="/security-groups", why=say("to make a firewall that lets nothing in"),
          purposes=LAUNCH),
-    Need(service="compute", method="POST", path="/servers", why="to start a machine", purposes=LAUNCH),
+    Need(service="compute", method="POST", path="/servers", why=say("to start a machine"), purposes=LAUNCH),
     Need(service="compute", method="POST", path="/servers/{server_id}/action",
-         why="to read the console of a machine that does not report", purposes=BOTH, optional=True),
-    Need(service="compute", method="DELETE", path="/servers/{server_id}", why="to delete a machine", purposes=BOTH),
-    Need(service="network", method="PUT", path="/ports/{port_id}", why="to take the firewall off before it is deleted",
+         why=say("to read the console of a machine that does not report"), purposes=BOTH, optional=True),
+    Need(service="compute", method="DELETE", path="/servers/{server_id}", why=say("to delete a machine"), purposes=BOTH),
+    Need(service="network", method="PUT", path="/ports/{port_id}", why=say("to take the firewall off before it is deleted"),
          purposes=BOTH),
-    Need(service="network", method="DELETE", path="/security-groups/{security_group_id}", why="to delete the firewall",
+    Need(service="network", method="DELETE", path="/security-groups/{security_group_id}", why=say("to delete the firewall"),
          purposes=BOTH),
-    Need(service="image", method="DELETE", path="/images/{image_id}", why="to give a claim back", purposes=BOTH),
+    Need(service="image", method="DELETE", path="/images/{image_id}", why=say("to give a claim back"), purposes=BOTH),
 )  # fmt: skip
 ADDRESSES = (
-    Need(service="network", method="GET", path="/floatingips", why="to find the addresses that were taken here",
+    Need(service="network", method="GET", path="/floatingips", why=say("to find the addresses that were taken here"),
          purposes=BOTH, query="?limit=1"),
-    Need(service="network", method="POST", path="/ports", why="to make the card that has the address", purposes=LAUNCH),
-    Need(service="network", method="POST", path="/floatingips", why="to take an address", purposes=LAUNCH),
-    Need(service="network", method="DELETE", path="/floatingips/{floatingip_id}", why="to give an address back",
+    Need(service="network", method="POST", path="/ports", why=say("to make the card that has the address"), purposes=LAUNCH),
+    Need(service="network", method="POST", path="/floatingips", why=say("to take an address"), purposes=LAUNCH),
+    Need(service="network", method="DELETE", path="/floatingips/{floatingip_id}", why=say("to give an address back"),
          purposes=BOTH),
-    Need(service="network", method="DELETE", path="/ports/{port_id}", why="to delete the card", purposes=BOTH),
+    Need(service="network", method="DELETE", path="/ports/{port_id}", why=say("to delete the card"), purposes=BOTH),
 )  # fmt: skip
 """Besides, where nothing dials out without an address of its own."""
 

@@ -25,7 +25,7 @@ def wordings(message: Message) -> list[str]:
     return list(message.string) if isinstance(message.string, tuple | list) else [message.string]
 
 
-TAGS = re.compile(r"<[^<>]*>|&\w+;|`[^`]*`")
+TAGS = re.compile(r"<[^<>]*>|&\w+;|`[^`]*`|Contents: Read-only")
 
 
 @pytest.mark.parametrize(
