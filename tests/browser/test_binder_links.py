@@ -156,7 +156,7 @@ def test_the_page_says_how_far_it_is(world: World, visitor: Page, tmp_path_facto
     expect(visitor.get_by_role("button", name="Stop")).to_be_visible()
     assert visitor.title().startswith("Building its environment – ")
     visitor.locator("summary").click()
-    picture(visitor, "link")
+    picture(visitor, "binder-link")
     visitor.locator("summary").click()
     fits(visitor)
     visitor.set_viewport_size(NARROW)

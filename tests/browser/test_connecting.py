@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from broker import settings
 from providers.aws import guides
 from providers.fake import FakeCloud
+from tests.browser import accessible
 from tests.browser.conftest import DESK, IMAGES, PHONE, SCREENSHOTS, picture, wide_enough
 from tests.browser.test_pages import fits
 from tests.doubles import git_repos
@@ -166,7 +167,7 @@ def test_from_never_seen_it_to_connected_and_checked(world: World) -> None:
         picture(page, "connect-1-choose")
         page.goto(f"{world.way.url}/?backend=aws")
         # From the form: the place asks for an account, and says where to connect it.
-        picture(page, "connect-0-launch-form")
+        whole(page, "connect-0-launch-form")
         page.get_by_label("Repository", exact=True).fill("somebody/notebooks")
         page.get_by_role("link", name="Connect your account").click()
 
@@ -349,6 +350,7 @@ def test_ones_own_aws_is_picked_by_its_price(world: World, connected: str) -> No
         expect(page.locator(".place-title").first).to_have_text("AWS in Frankfurt")
         page.get_by_label("AWS in Frankfurt", exact=True).check()
         expect(aws).to_contain_text("an hour")
+        expect(page.get_by_text("Found:")).to_be_visible()
         picture(page, "choice-own-aws")
         page.get_by_role("button", name="Launch", exact=True).click()
         expect(page.locator(".meta")).to_contain_text("on AWS in Frankfurt")
@@ -382,6 +384,16 @@ def test_no_page_of_these_is_wider_than_its_screen(world: World, connected: str,
         fits(page)
         page.get_by_role("button", name="Disconnect").click()
         fits(page)
+
+
+@pytest.mark.parametrize("way", ["web_identity?change=1", "access_key"])
+def test_nothing_is_in_anybodys_way_to_an_account(world: World, way: str) -> None:
+    """What the pages of a cloud for trying out do not have: a link that fills its console in, a script, files, a narrower way."""
+    with world.visitor() as context:
+        page = world.person(context)
+        page.goto(f"{world.way.url}/connect/aws/{way}")
+        found = [*accessible.violations(page), *accessible.cut(page), *accessible.unseen_focus(page)]
+        assert not found, "\n".join(found)
 
 
 def test_a_script_is_copied_with_one_press(world: World) -> None:

@@ -70,6 +70,18 @@ def test_the_other_places_go_on_by_themselves_as_clouds_answer(two: World, cloud
     cloud.clear()
 
 
+def test_without_javascript_a_failure_is_seen_and_run_somewhere_else(two: World) -> None:
+    """The page loads itself anew while it waits, and the places after the failure are forms."""
+    failed = two.launch(two.repository("o/plainly-bad", FAILING), backend="local", name="plainly")
+    with two.person(java_script_enabled=False) as page:
+        page.goto(f"{two.url}/launches/{failed['id']}")
+        expect(page.get_by_role("heading", name="This launch failed")).to_be_visible(timeout=60_000)
+        expect(page.locator("#log")).to_contain_text("line 40 of the build")
+        page.get_by_role("button", name="Run it here (Campus cloud)").click()
+        page.wait_for_url(lambda url: failed["id"] not in url)
+        expect(page.locator(".meta")).to_contain_text("on Campus cloud")
+
+
 def test_while_one_waits_and_looks_elsewhere_the_browser_tells_and_waits(two: World, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     two.ready(two.repository("o/quick", APP), backend="local")  # how long it usually takes is known from then on
