@@ -119,6 +119,7 @@ def world(make_broker: Callable[..., service.Service], clock: Clock) -> Iterator
     at = make_broker()
     with Front(at) as front, AwsDouble(clock=clock, issuers={HUB: front.url}, jwks_seconds=KEPT_SECONDS) as aws:
         provider = Presenting({"region": aws.region, "endpoint_url": aws.url})
+        provider.place = replace(provider.place, read_seconds=60)  # 200 at once, on a computer with more to do
         offer(at, provider)
         ada, account = known(at, "ada"), aws.account()
         row = connect(at, ada)
