@@ -38,6 +38,7 @@ FOLDER = Path(__file__).parent / "locale"
 SCRIPTS = "broker/web/static/"
 KEPT = ("broker/launches/", "broker/connections.py", "broker/peers/", "broker/repo_hosts.py", "providers/")
 """Where a catalogue says that a message is one of our scripts', or is kept in the row of a launch or a connection."""
+KEPT_MOST = 1_000  # characters: a stranger's build may fail with many more, and looking through those takes a while
 COOKIE = "anybinder-lang"
 COOKIE_SECONDS = 365 * 24 * 3600
 QUERY = "lang"
@@ -87,6 +88,8 @@ class Language:
 
     def _recognised(self, text: str) -> str:
         """What a row of a launch has kept, with its values in it; as it is where it is nothing of ours."""
+        if len(text) > KEPT_MOST:
+            return text
         for pattern, template in self.kept:
             if found := pattern.fullmatch(text):
                 return self.translations.ugettext(template) % found.groupdict()
