@@ -144,18 +144,33 @@ class Cloud(keystone.Keystone):
 
 @contextlib.contextmanager
 def running(in_front: InFront | None = None, *, on: bridge.Bridge | None = None) -> Iterator[Cloud]:
-    """Two minutes the first time, half a minute afterwards. `on`: machines boot, and are wired to this."""
+    """Two minutes the first time, half a minute afterwards. `on`: machines boot, and are wired to this.
+
+    The first time one is made, saved and ended: services whose tables went away under them ask one another for a minute what
+    nobody answers, and meanwhile no machine can be had.
+    """
     for need in (NEED, hypervisor.NEED) if on else (NEED,):
         assert need.found(), f"{need.title} are not on this computer."
     python = packages.environment()
     tidy()
+    if not saved(driver(on)).exists():
+        with made(python, on) as first:
+            first.start()
+            first.save()
+    with made(python, on) as bed:
+        yield bed.start(in_front)
+
+
+@contextlib.contextmanager
+def made(python: Path, on: bridge.Bridge | None) -> Iterator[Bed]:
+    """Not started yet; nothing of it is left afterwards."""
     with contextlib.ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="abos-", dir="/tmp")))  # for the socket
         folder = packages.FOLDER / f"run-{os.getpid()}-{secrets.token_hex(3)}"
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         bed = Bed(folder, place, python, on)
         stack.callback(bed.end)
-        yield bed.start(in_front)
+        yield bed
 
 
 class Bed:
@@ -163,14 +178,14 @@ class Bed:
 
     def __init__(self, folder: Path, place: Path, python: Path, wires: bridge.Bridge | None) -> None:
         self.folder, self.place, self.python, self.wires = folder, place, python, wires
-        self.driver = configuration.LIBVIRT if wires else configuration.FAKE
+        self.driver = driver(wires)
         self.processes = Processes(folder)
         self.ports = free_ports("bus", "names", "distribution", *SERVICES.values())
         self.began = time.monotonic()
         self.steps: list[tuple[float, str]] = []
         self.cloud: Cloud | None = None
 
-    def start(self, in_front: InFront | None) -> Cloud:
+    def start(self, in_front: InFront | None = None) -> Cloud:
         fresh = not restored(self.folder, self.driver)
         if fresh:
             self.folder.mkdir(parents=True)
@@ -194,8 +209,6 @@ class Bed:
         cloud.steps = self.steps
         self.publish(cloud, direct, fresh)
         self.furnish(cloud, fresh)
-        if fresh:
-            self.save()
         if self.wires:
             self.wires.ports = lambda: seed.ports(cloud)
         return cloud
@@ -255,24 +268,17 @@ class Bed:
         self.steps.append((time.monotonic() - self.began, name))
 
     def save(self) -> None:
-        """MariaDB is stopped for a moment; the services connect again by themselves."""
+        """Ends its services and its database, whose files are whole only then."""
         target = saved(self.driver)
-        if target.exists():
-            return
-        self.processes.hold(tuple(SERVICES), signal.SIGSTOP)
-        try:
-            database.stop(self.processes)
-            making = packages.FOLDER / f"{target.name}-{self.folder.name}"
-            shutil.copytree(self.folder, making, symlinks=True, ignore=shutil.ignore_patterns(*NOT_SAVED))
-            with contextlib.suppress(OSError):  # another run was sooner
-                making.rename(target)
-            for older in set(packages.FOLDER.glob(f"{kept_as(self.driver)}-*")) - {target}:
-                shutil.rmtree(older, ignore_errors=True)
-            shutil.rmtree(making, ignore_errors=True)
-            database.start(self.processes, self.folder, self.place)
-        finally:
-            self.processes.hold(tuple(SERVICES), signal.SIGCONT)
-        self.step("saved")
+        self.processes.end(*SERVICES, at_once=True)
+        database.stop(self.processes)
+        making = packages.FOLDER / f"{target.name}-{self.folder.name}"
+        shutil.copytree(self.folder, making, symlinks=True, ignore=shutil.ignore_patterns(*NOT_SAVED))
+        with contextlib.suppress(OSError):  # another run was sooner
+            making.rename(target)
+        for older in set(packages.FOLDER.glob(f"{kept_as(self.driver)}-*")) - {target}:
+            shutil.rmtree(older, ignore_errors=True)
+        shutil.rmtree(making, ignore_errors=True)
 
     def end(self) -> None:
         if self.wires:
@@ -290,6 +296,11 @@ def saved(driver: configuration.Driver) -> Path:
     for file in sorted(path for path in HERE.rglob("*") if path.is_file() and path.suffix != ".pyc"):
         made_of.update(file.read_bytes())
     return packages.FOLDER / f"{kept_as(driver)}-{made_of.hexdigest()[:16]}"
+
+
+def driver(on: bridge.Bridge | None) -> configuration.Driver:
+    """Of a bed on this bridge, or on none."""
+    return configuration.LIBVIRT if on else configuration.FAKE
 
 
 def kept_as(driver: configuration.Driver) -> str:

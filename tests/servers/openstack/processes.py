@@ -65,11 +65,6 @@ class Processes:
             process.wait()
             servers.kept.discard(process.pid)
 
-    def hold(self, names: Sequence[str], told: signal.Signals) -> None:
-        """SIGSTOP or SIGCONT to these and their children."""
-        for name in names:
-            tell(self.running[name], told)
-
 
 def tell(process: subprocess.Popen[bytes], told: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
