@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from broker import backends, launches, service, settings
 from broker.web import limits
@@ -26,7 +27,10 @@ def two_hubs(postgres_url: str, redis_url: str, home: Path, clock: Clock, repo: 
     made = [replace(service.build(chosen), now=clock) for _ in range(2)]
     for at in made:
         at.backends["desk"] = backends.Backend(name="desk", title="Desk", provider=cloud, setting=DESK["backends"][0])
-    yield [Hub(Bench(at, cloud, clock, repo)) for at in made]
+    hubs = [Hub(Bench(at, cloud, clock, repo)) for at in made]
+    for each in hubs:  # its routes are made at its first request, with warnings set aside for the whole of this process
+        assert TestClient(each.app, base_url="http://localhost:8000").get("/versions").is_success
+    yield hubs
     for at in made:
         at.close()
 
