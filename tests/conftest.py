@@ -38,7 +38,7 @@ pytest_plugins = ["providers.contract.spending"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("crashes")
-    group.addoption("--schedules", type=int, default=40, help="how many crash schedules over the fake cloud")
+    group.addoption("--schedules", type=int, default=25, help="how many crash schedules over the fake cloud")
     group.addoption(
         "--over", choices=("fake", "aws", "openstack"), default="fake", help="the cloud that the schedules are over"
     )

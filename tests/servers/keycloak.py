@@ -135,7 +135,7 @@ def running(*features: str) -> Iterator[Keycloak]:
         servers.keep(server.pid)
         made = Keycloak(url=f"http://127.0.0.1:{port}", password=password)
         try:
-            until(lambda: made.answers() or server.poll() is not None, seconds=120, what="Keycloak answers")
+            until(lambda: made.answers() or server.poll() is not None, seconds=300, what="Keycloak answers")
             assert server.poll() is None, Path(folder, "log").read_text()[-3000:]
             yield made
         finally:
