@@ -78,10 +78,12 @@ class Terminal:
 
 
 def take_terminal() -> None:
-    """So that a Ctrl-C typed on it becomes a signal."""
+    """So that a Ctrl-C typed on it becomes a signal, and is heeded: whoever runs us in the background had it ignored."""
     import fcntl
+    import signal
     import termios
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
