@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import hashlib
 import json
 import os
@@ -181,7 +182,7 @@ class Bed:
         self.driver = driver(wires)
         self.processes = Processes(folder)
         self.ports = free_ports("bus", "names", "distribution", *SERVICES.values())
-        self.began = time.monotonic()
+        self.began, self.made_at = time.monotonic(), dt.datetime.now(dt.UTC)
         self.steps: list[tuple[float, str]] = []
         self.cloud: Cloud | None = None
 
@@ -249,8 +250,13 @@ class Bed:
                 for done in [threads.submit(work, cloud) for work in self.furniture()]:
                     done.result()
             self.step("furnished")
-        self.processes.until(lambda: seed.computes(cloud), seconds=START_SECONDS, what="a machine can be bought")
+        self.until_it_computes(cloud)
         self.step("compute")
+
+    def until_it_computes(self, cloud: Cloud) -> None:
+        self.processes.until(
+            lambda: seed.computes(cloud, self.made_at), seconds=START_SECONDS, what="a machine can be bought"
+        )
 
     def furniture(self) -> tuple[Callable[[Cloud], None], ...]:
         """Images that boot are brought by who knows their names."""

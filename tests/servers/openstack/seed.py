@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,11 @@ def ports(cloud: Cloud) -> list[str]:
     return [str(each["id"]) for each in cloud.ask("GET", "/v2.0/ports?fields=id", of="network").json()["ports"]]
 
 
-def computes(cloud: Cloud) -> bool:
-    """Whether there is a host that runs machines, by the word of Nova itself."""
-    found: list[dict[str, Any]] = cloud.ask("GET", "/os-hypervisors", of="compute").json()["hypervisors"]
-    return any(each["state"] == "up" for each in found)
+def computes(cloud: Cloud, since: dt.datetime) -> bool:
+    """Whether there is a host that runs machines and has said so since then, by the word of Nova itself.
+
+    A state that was saved a moment ago has one that was up then.
+    """
+    hosts: list[dict[str, Any]] = cloud.ask("GET", "/os-services?binary=nova-compute", of="compute").json()["services"]
+    said = [each for each in hosts if each["state"] == "up" and each["updated_at"]]
+    return any(dt.datetime.fromisoformat(each["updated_at"]).replace(tzinfo=dt.UTC) > since for each in said)
