@@ -63,6 +63,8 @@ class Suite:
     needs: tuple[servers.Need, ...] = ()
     alone: bool = False
     """It measures time, or fills every core: nothing else may run beside it."""
+    when_named: bool = False
+    """It runs only when it is named, and `tests/run` says so: there is no room for it in a whole run."""
     makes_devices: bool = False
     """It makes network devices and rules about them, for all of this computer: no two of these at the same time."""
 
@@ -140,7 +142,7 @@ SUITES = (
           usually=10, commands=tests_in("clouds"),
           needs=(servers.GIT, servers.CHROMIUM, machines.NEED, openstack.NEED), makes_devices=True),
     Suite(name="openstack-boot", about="an OpenStack whose machines boot: bought, emulated, entered, stopped, left alone",
-          minutes=40, usually=8, commands=tests_in("openstack_boot"), makes_devices=True,
+          minutes=40, usually=8, commands=tests_in("openstack_boot"), makes_devices=True, when_named=True,
           needs=(servers.GIT, servers.CHROMIUM, guest.NEED, openstack.NEED, hypervisor.NEED)),
     Suite(name="bench", about="beside configurable-http-proxy and beside no proxy", minutes=20, commands=bench,
           needs=(servers.NPM,), alone=True),
@@ -156,7 +158,10 @@ def main(arguments: list[str]) -> int:
     if unknown:
         print(f"There is no suite {', '.join(unknown)}.\n\n{usage()}", file=sys.stderr)
         return 2
-    chosen = [suite for suite in SUITES if suite.name in names or not names]
+    chosen = [suite for suite in SUITES if suite.name in names or not (names or suite.when_named)]
+    for suite in SUITES:
+        if suite not in chosen and not names:
+            print(f"{suite.name} runs only when it is named: tests/run {suite.name}", flush=True)
     started, busy = time.monotonic(), Busy()
     results = run_all(chosen, options)
     print(summary(results, time.monotonic() - started, busy.share()), flush=True)
@@ -210,7 +215,8 @@ def run_beside(suite: Suite, options: Sequence[str], missing: tuple[str, ...]) -
 
 
 def usage() -> str:
-    lines = [f"  {suite.name:14} {suite.about}" for suite in SUITES]
+    named = {suite: " (only when it is named)" for suite in SUITES if suite.when_named}
+    lines = [f"  {suite.name:14} {suite.about}{named.get(suite, '')}" for suite in SUITES]
     return "\n".join(["usage: tests/run [SUITE …] [options for pytest]", "", *lines])
 
 
