@@ -62,11 +62,6 @@ class Language:
     kept: Sequence[tuple[re.Pattern[str], str]] = ()
     """What rows keep as text, to be found again by its form."""
 
-    @property
-    def name(self) -> str:
-        """As it calls itself."""
-        return (self.locale.get_language_name(self.code) or self.code).capitalize()
-
     def say(self, told: Any) -> Any:
         """The same in this language: sentences with their values, numbers, sums. Other text is left alone: it is a name."""
         if isinstance(told, Sentence):
@@ -136,6 +131,12 @@ class Language:
 def available() -> tuple[str, ...]:
     """Codes of the languages there are, English first."""
     return (ENGLISH, *sorted(path.stem for path in FOLDER.glob("*.po")))
+
+
+@functools.cache
+def name_of(code: str) -> str:
+    """As it calls itself. Its catalogue is not read for that: every page's footer names all languages."""
+    return (babel.Locale.parse(code).get_language_name(code) or code).capitalize()
 
 
 @functools.cache
@@ -267,8 +268,8 @@ def switch(scope: Scope) -> list[dict[str, str | bool]]:
     return [
         {
             "code": code,
-            "name": of_code(code).name,
-            "here": code == current().code,
+            "name": name_of(code),
+            "here": code == _current.get(),
             "address": f"{path}?{urlencode([*rest, (QUERY, code)])}",
         }
         for code in available()
