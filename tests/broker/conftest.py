@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 
 from broker import (
+    app,
     backends,
     bootstrap,
     db,
@@ -174,3 +176,12 @@ def make_bench(
 @pytest.fixture
 def bench(make_bench: Callable[..., Bench]) -> Bench:
     return make_bench()
+
+
+@pytest.fixture
+def client(bench: Bench) -> Iterator[TestClient]:
+    """Whoever runs this broker, asking for pages; led nowhere unseen."""
+    made = app.create(bench.at)
+    headers = {"Authorization": f"Bearer {made.state.door.bearer}", "Accept": "text/html"}
+    with TestClient(made, base_url="http://localhost:8000", headers=headers, follow_redirects=False) as each:
+        yield each

@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
 
-import pytest
 from fastapi.testclient import TestClient
 
-from broker import app, downloads, errors, launches
+from broker import downloads, errors, launches
 from broker.models import Launch
 from tests.broker.conftest import Bench, Clock
-
-HERE = "http://localhost:8000"
-
-
-@pytest.fixture
-def client(bench: Bench) -> Iterator[TestClient]:
-    made = app.create(bench.at)
-    headers = {"Authorization": f"Bearer {made.state.door.bearer}", "Accept": "text/html"}
-    with TestClient(made, base_url=HERE, headers=headers, follow_redirects=False) as each:
-        yield each
 
 
 def test_where_one_may_stop_a_session_its_files_are_offered_first(bench: Bench, client: TestClient) -> None:

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from fastapi.testclient import TestClient
 
-from broker import app, errors, launches, orders, sessions
+from broker import errors, launches, orders, sessions
 from broker.models import Launch, State
 from tests.broker.conftest import Bench, Clock
-
-HERE = "http://localhost:8000"
-
-
-@pytest.fixture
-def client(bench: Bench) -> Iterator[TestClient]:
-    made = app.create(bench.at)
-    headers = {"Authorization": f"Bearer {made.state.door.bearer}", "Accept": "text/html"}
-    with TestClient(made, base_url=HERE, headers=headers, follow_redirects=False) as each:
-        yield each
 
 
 def left(bench: Bench, launch: Launch) -> dt.timedelta:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -35,14 +35,6 @@ def bench(make_bench: Callable[..., Bench]) -> Bench:
         setting = settings.BackendSetting(name=name, provider="fake")
         made.at.backends[name] = backends.Backend(name=name, title=name.title(), provider=cloud, setting=setting)
     return made
-
-
-@pytest.fixture
-def client(bench: Bench) -> Iterator[TestClient]:
-    made = app.create(bench.at)
-    headers = {"Authorization": f"Bearer {made.state.door.bearer}", "Accept": "text/html"}
-    with TestClient(made, base_url=HERE, headers=headers, follow_redirects=False) as each:
-        yield each
 
 
 def failed(bench: Bench, **wish: object) -> Launch:

@@ -298,13 +298,18 @@ def test_with_the_keyboard_alone(world: World, connected: str) -> None:
         expect(page.locator(":focus")).to_have_text("Launch something")
 
 
+def check_anew(world: World, page: Page) -> None:
+    """The account that is connected already, once more by its number."""
+    page.goto(f"{world.way.url}/connect/aws/web_identity?change=1")
+    page.get_by_label("Account number").fill(ACCOUNT)
+    page.get_by_role("button", name="Check", exact=True).click()
+    expect(page.get_by_role("heading", name="Connected, and it works")).to_be_visible()
+
+
 def test_without_javascript(world: World, connected: str) -> None:
     with world.visitor(java_script_enabled=False) as context:
         page = world.person(context)
-        page.goto(f"{world.way.url}/connect/aws/web_identity?change=1")
-        page.get_by_label("Account number").fill(ACCOUNT)
-        page.get_by_role("button", name="Check", exact=True).click()
-        expect(page.get_by_role("heading", name="Connected, and it works")).to_be_visible()
+        check_anew(world, page)
         page.locator("summary", has_text="What it may do").click()
         page.get_by_role("link", name="Disconnect").click()
         page.get_by_role("button", name="Disconnect").click()
@@ -337,10 +342,7 @@ def test_ones_own_aws_is_picked_by_its_price(world: World, connected: str) -> No
 
     with world.visitor(viewport={**DESK, "height": 1300}) as context:
         page = world.person(context)
-        page.goto(f"{world.way.url}/connect/aws/web_identity?change=1")
-        page.get_by_label("Account number").fill(ACCOUNT)
-        page.get_by_role("button", name="Check", exact=True).click()
-        expect(page.get_by_role("heading", name="Connected, and it works")).to_be_visible()
+        check_anew(world, page)
         page.get_by_role("link", name="Launch something").click()
         page.get_by_label("Repository", exact=True).fill(f"https://{GIT}/somebody/notebooks")
         aws = page.locator(".place", has_text="AWS in Frankfurt")
