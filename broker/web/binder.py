@@ -201,7 +201,7 @@ def _person(request: Request, token: tokens.BuildToken | None) -> people.Person 
         if found is None:
             raise Refused("Forbidden", 403)
         if not found.may("launch"):
-            raise Refused("This token may not do that: it lacks the scope “launch”. Make one that has it.", 403)
+            raise Refused(str(deps.lacking("launch")), 403)
         return found
     if token is None or token.person is None:
         return None

@@ -187,10 +187,15 @@ def person(request: Request) -> people.Person:
         raise errors.NotSignedIn
     needed = "launch" if request.method in CHANGING else "read"
     if not found.may(needed):
-        raise errors.NotAllowed(
-            say("This token may not do that: it lacks the scope “%(scope)s”. Make one that has it.", scope=needed)
-        )
+        raise lacking(needed)
     return found
+
+
+def lacking(scope: str) -> errors.NotAllowed:
+    """What to raise where a token may do less than is asked of it."""
+    return errors.NotAllowed(
+        say("This token may not do that: it lacks the scope “%(scope)s”. Make one that has it.", scope=scope)
+    )
 
 
 def whoever(request: Request) -> people.Person:

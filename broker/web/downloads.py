@@ -92,9 +92,7 @@ def _may_have(at: Service, asking: Person, launch_id: str) -> Launch:
     """The launch, if its files can be had and are theirs. Raises NotFound, NotAllowed, CannotDownload."""
     launch = launches.get(at, asking, launch_id)
     if not schemas.may_enter(asking, launch):
-        raise errors.NotAllowed(
-            say("This token may not do that: it lacks the scope “%(scope)s”. Make one that has it.", scope="launch")
-        )
+        raise deps.lacking("launch")
     if launch.stop_wanted or launch.state in (State.STOPPING, State.STOPPED):
         raise errors.FilesGone
     if not launch.runs:

@@ -310,9 +310,7 @@ def enter(request: Request, at: deps.At, launch_id: str, key: str = "", seen: bo
     asking = deps.person(request)
     found = launches.get(at, asking, launch_id)
     if not schemas.may_enter(asking, found):
-        raise errors.NotAllowed(
-            say("This token may not do that: it lacks the scope “%(scope)s”. Make one that has it.", scope="launch")
-        )
+        raise deps.lacking("launch")
     if there := entering.entry(at, found):
         if there.moved and not seen:
             return page(request, "leaving.html", {"launch": views.launch(at, found)})
